@@ -1,0 +1,14 @@
+"""The miniature world: procedural scenes with images, depth, captions, meshes and clips.
+
+It lets every method run on a laptop without a network, against a truth that is known. It is never to be mistaken for
+real data.
+"""
+
+from __future__ import annotations
+
+from .captions import caption
+from .meshes import mesh, sdf
+from .render import Rendered, render
+from .scenes import CATEGORIES, GROUPS, Scenes
+
+__all__ = ["CATEGORIES", "GROUPS", "Rendered", "Scenes", "caption", "mesh", "render", "sdf"]
