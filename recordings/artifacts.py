@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Mapping
 from os import PathLike
@@ -41,7 +42,7 @@ class Artifact(ModelHubMixin):
     def _card(self) -> str:
         return ""
 
-    def save_pretrained(self, save_directory: str | PathLike[str], *, overwrite: bool = False, **kwargs: Any) -> None:  # type: ignore[override]
+    def save_pretrained(self, save_directory: str | PathLike[str], *, overwrite: bool = False, **kwargs: Any) -> None:
         """Write the model to a folder, whole or not at all."""
         with atomic_path(save_directory, overwrite=overwrite) as part:
             save_artifact(part, type(self).__name__, self._config(), self._tensors(), self._card())
@@ -67,8 +68,6 @@ def save_artifact(
     folder: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray], card: str = ""
 ) -> None:
     """Write config, tensors and card into `folder`, which is made if need be."""
-    import importlib.metadata
-
     folder.mkdir(parents=True, exist_ok=True)
     versions = {name: importlib.metadata.version(name) for name in ("penfield", "numpy", "torch", "safetensors")}
     meta = {"format_version": FORMAT_VERSION, "kind": kind, "versions": versions, **config}
@@ -144,4 +143,5 @@ def _model_card(kind: str, meta: Mapping[str, Any], card: str) -> str:
     )
     versions = ", ".join(f"{name} {version}" for name, version in meta["versions"].items())
     body = f"{card.strip()}\n\n" if card else ""
-    return f"---\nlibrary_name: penfield\ntags: [{kind}]\n---\n\n# {kind}\n\n{body}## Facts\n\n{facts}\n- written with: {versions}\n"
+    head = f"---\nlibrary_name: penfield\ntags: [{kind}]\n---\n\n# {kind}\n\n"
+    return f"{head}{body}## Facts\n\n{facts}\n- written with: {versions}\n"

@@ -121,7 +121,7 @@ def _from_halves(
     in_half = 1 / np.mean(1 / (counts[repeated] // 2))
     n = 1 / np.mean(1 / counts) if n_average is None else n_average
     r = np.maximum(r, 0)  # Spearman-Brown of a negative reliability explodes; no signal was found there.
-    return spearman_brown(r, n / in_half)
+    return np.asarray(spearman_brown(r, float(n / in_half)))
 
 
 def _half_correlation(

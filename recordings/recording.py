@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 ROI_SEPARATOR = "|"
 _ROWS_PER_BLOCK = 512
 _CHUNK = (512, 4096)
-Table = pd.DataFrame | Mapping[str, Any]
+Table: TypeAlias = pd.DataFrame | Mapping[str, Any]
 
 
 class Recording:
@@ -215,7 +215,9 @@ class Recording:
         for name, wanted in columns.items():
             dim = next((d for d in keep if name in _coordinate_table(self.data, d)), None)
             if dim is None:
-                raise UnknownNameError(f"no coordinate {name!r}", remedy=f"There are: {', '.join(self.data.coords)}")
+                raise UnknownNameError(
+                    f"no coordinate {name!r}", remedy=f"There are: {', '.join(map(str, self.data.coords))}"
+                )
             wanted = wanted if isinstance(wanted, list | tuple | set | np.ndarray) else [wanted]
             keep[dim] &= np.isin(self.data.coords[name].values, list(wanted))
         return self.take(np.flatnonzero(keep["presentation"]), np.flatnonzero(keep["neuroid"]))

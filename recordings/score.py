@@ -44,7 +44,7 @@ class Score:
 
     @property
     def normalised(self) -> np.ndarray:
-        """(neuroid,) r / sqrt(NC) or R2 / NC, NaN where masked; the raw score where there is no ceiling. Not clipped."""
+        """(neuroid,) r / sqrt(NC) or R2 / NC, NaN where masked; raw where there is no ceiling. Not clipped."""
         return _normalise(self.values, self.ceiling, self.metric)
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,8 +103,8 @@ def leave_one_group_out(recording: Recording, group: str) -> list[Split]:
     return [split_by_value(recording, group, [value]) for value in pd.unique(labels)]
 
 
-def split_by_value(recording: Recording, group: str, held_out: list[object]) -> Split:
+def split_by_value(recording: Recording, group: str, held_out: Sequence[Any]) -> Split:
     """Hold out the presentations whose coordinate (session, run, split, ...) has one of the given values."""
-    test = np.isin(recording.presentation(group), held_out)
+    test = np.isin(recording.presentation(group), list(held_out))
     named = ", ".join(str(v) for v in held_out)
     return Split(np.flatnonzero(~test), np.flatnonzero(test), f"{group} {named}")

@@ -61,4 +61,4 @@ def _moments(recording: Recording) -> tuple[np.ndarray, np.ndarray]:
         count += len(block)
     mean = total / count
     squares = sum(((block - mean) ** 2).sum(0) for block in recording.blocks())
-    return np.float32(mean), np.sqrt(squares / count).astype(np.float32)
+    return np.asarray(mean, np.float32), np.sqrt(squares / count).astype(np.float32)

@@ -204,7 +204,7 @@ class Stimuli:
         return self._hashes[key]
 
     def save(self, folder: str | PathLike[str], *, overwrite: bool = False) -> Stimuli:
-        """Write images as PNG, clips as lossless WebP, and the table as ``stimuli.csv``; return what reads from there."""
+        """Write images as PNG, clips as lossless WebP, and ``stimuli.csv``; return what reads from there."""
         folder = Path(folder)
         table = self.table.drop(columns=["path", "index"], errors="ignore")
         with atomic_path(folder, overwrite=overwrite) as part:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.affines import apply_affine
 
 from .errors import FormatError, InputError, ShapeError, TruncatedFileError
 from .space import Space
@@ -49,8 +50,8 @@ def mask_coordinates(mask: Any) -> tuple[pd.DataFrame, Space, np.ndarray]:
     if not grid.any():
         raise InputError("the mask is empty", where=_name(mask), remedy="Give a mask with at least one voxel")
     ijk = np.argwhere(grid)
-    xyz = nib.affines.apply_affine(image.affine, ijk)
-    table = pd.DataFrame(np.column_stack([ijk]), columns=["i", "j", "k"])
+    xyz = apply_affine(image.affine, ijk)
+    table = pd.DataFrame(ijk, columns=["i", "j", "k"])
     table[["x", "y", "z"]] = xyz
     table.insert(0, "neuroid_id", [f"v{i}_{j}_{k}" for i, j, k in ijk])
     return table, Space.volume(grid.shape, image.affine), grid

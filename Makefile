@@ -1,0 +1,47 @@
+# `make demo` and `make test` set everything up by themselves; the environment is installed once and reused.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help demo test fast lint bench acceptance clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## Run the whole chain on the miniature world; open demo/report.html
+	$(BIN)/penfield demo --out demo
+
+test: $(STAMP) browser lint  ## Lint, then run all tests (quick and slow)
+	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m slow
+
+fast: $(STAMP)  ## Run the quick tests only
+	$(BIN)/python -m pytest -m "not slow"
+
+# The report is tested in a real browser. Without root its tests skip and say why.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || \
+	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium fonts-dejavu-core >/dev/null)
+
+lint: $(STAMP)  ## Check style, types and the one-way imports between rooms
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## Measure speed and memory beside peers (long)
+	$(BIN)/python -m benchmarks.ridge
+	$(BIN)/python -m benchmarks.ridge_memory
+	$(BIN)/python -m benchmarks.extraction
+	$(BIN)/python -m benchmarks.miniature_world
+
+clean:  ## Remove the environment and everything generated
+	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache
