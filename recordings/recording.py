@@ -465,35 +465,35 @@ def _check_finite(block: np.ndarray, neuroids: pd.DataFrame, first_row: int) -> 
 
 
 def _presentation_table(table: Table) -> pd.DataFrame:
-    table = pd.DataFrame(table).reset_index(drop=True)
-    if "stimulus_id" not in table:
-        raise InputError("presentations lack the column 'stimulus_id'", remedy=f"There are: {', '.join(table)}")
-    table["stimulus_id"] = table["stimulus_id"].astype(str)
-    if "repetition" not in table:
-        table["repetition"] = table.groupby("stimulus_id").cumcount()
+    rows = pd.DataFrame(table).reset_index(drop=True)
+    if "stimulus_id" not in rows:
+        raise InputError("presentations lack the column 'stimulus_id'", remedy=f"There are: {', '.join(rows)}")
+    rows["stimulus_id"] = rows["stimulus_id"].astype(str)
+    if "repetition" not in rows:
+        rows["repetition"] = rows.groupby("stimulus_id").cumcount()
     for name in ("session", "run"):
-        if name not in table:
-            table[name] = 0
-    twice = table.duplicated(["stimulus_id", "repetition"])
+        if name not in rows:
+            rows[name] = 0
+    twice = rows.duplicated(["stimulus_id", "repetition"])
     if twice.any():
-        row = table[twice].iloc[0]
+        first = rows[twice].iloc[0]
         raise DuplicateIdError(
-            f"stimulus {row['stimulus_id']!r} has repetition {row['repetition']} twice",
+            f"stimulus {first['stimulus_id']!r} has repetition {first['repetition']} twice",
             remedy="Leave out the column 'repetition' to have repetitions counted",
         )
-    return table
+    return rows
 
 
 def _neuroid_table(table: Table | None, n: int) -> pd.DataFrame:
-    table = pd.DataFrame(table if table is not None else {"neuroid_id": [f"n{i}" for i in range(n)]})
-    table = table.reset_index(drop=True)
-    if "neuroid_id" not in table:
-        table.insert(0, "neuroid_id", [f"n{i}" for i in range(len(table))])
-    table["neuroid_id"] = table["neuroid_id"].astype(str)
-    if table["neuroid_id"].duplicated().any():
-        twice = table.loc[table["neuroid_id"].duplicated(), "neuroid_id"].iloc[0]
-        raise DuplicateIdError(f"neuroid id {twice!r} occurs twice")
-    return table
+    given = {"neuroid_id": [f"n{i}" for i in range(n)]} if table is None else table
+    rows = pd.DataFrame(given).reset_index(drop=True)
+    if "neuroid_id" not in rows:
+        rows.insert(0, "neuroid_id", [f"n{i}" for i in range(len(rows))])
+    rows["neuroid_id"] = rows["neuroid_id"].astype(str)
+    twice = rows["neuroid_id"].duplicated()
+    if twice.any():
+        raise DuplicateIdError(f"neuroid id {rows.loc[twice, 'neuroid_id'].iloc[0]!r} occurs twice")
+    return rows
 
 
 def _check_shape(shape: tuple[int, ...], presentations: pd.DataFrame, neuroids: pd.DataFrame, time: Any) -> None:
