@@ -6,34 +6,36 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 
+from .coordinates import (
+    Table,
+    check_shape,
+    constant_columns,
+    coordinate_table,
+    data_array,
+    memberships,
+    neuroid_table,
+    presentation_table,
+    roi_names,
+)
 from .errors import (
     DuplicateIdError,
     EmptyROIError,
-    FormatError,
     InputError,
     MismatchedIdsError,
-    NotFiniteError,
-    ShapeError,
     TruncatedFileError,
     UnknownNameError,
 )
 from .events import OnEvent, Stop, report
 from .space import Space
-from .storage import atomic_path
+from .zarr_format import check_finite, open_group, write_group
 
-FORMAT_VERSION = 1
-ROI_SEPARATOR = "|"
 _ROWS_PER_BLOCK = 512
-_CHUNK = (512, 4096)
-Table: TypeAlias = pd.DataFrame | Mapping[str, Any]
 
 
 class Recording:
@@ -76,12 +78,12 @@ class Recording:
         attrs: Mapping[str, Any] | None = None,
     ):
         values = np.asarray(values, np.float32)
-        presentations = _presentation_table(presentations)
-        neuroids = _neuroid_table(neuroids, values.shape[-1] if values.ndim else 0)
-        _check_shape(values.shape, presentations, neuroids, time)
+        presentations = presentation_table(presentations)
+        neuroids = neuroid_table(neuroids, values.shape[-1] if values.ndim else 0)
+        check_shape(values.shape, presentations, neuroids, time)
         self.space = space or Space()
-        self.declared_rois = tuple(rois) if rois is not None else _roi_names(neuroids)
-        self.data = _data_array(values, presentations, neuroids, time, dict(attrs or {}))
+        self.declared_rois = tuple(rois) if rois is not None else roi_names(neuroids)
+        self.data = data_array(values, presentations, neuroids, time, dict(attrs or {}))
 
     @classmethod
     def _wrap(cls, data: xr.DataArray, like: Recording) -> Recording:
@@ -126,17 +128,17 @@ class Recording:
     @property
     def rois(self) -> tuple[str, ...]:
         """Names of the regions that have at least one neuroid here, in the order of first appearance."""
-        return _roi_names(self.neuroids)
+        return roi_names(self.neuroids)
 
     @property
     def presentations(self) -> pd.DataFrame:
         """One row a presentation, one column a coordinate."""
-        return _coordinate_table(self.data, "presentation")
+        return coordinate_table(self.data, "presentation")
 
     @property
     def neuroids(self) -> pd.DataFrame:
         """One row a neuroid, one column a coordinate."""
-        return _coordinate_table(self.data, "neuroid")
+        return coordinate_table(self.data, "neuroid")
 
     def presentation(self, name: str) -> np.ndarray:
         """One presentation coordinate, (presentation,); `UnknownNameError` if there is none of that name."""
@@ -148,7 +150,7 @@ class Recording:
 
     def _coordinate(self, name: str, dim: str) -> np.ndarray:
         if name not in self.data.coords or self.data.coords[name].dims != (dim,):
-            known = ", ".join(_coordinate_table(self.data, dim).columns)
+            known = ", ".join(coordinate_table(self.data, dim).columns)
             raise UnknownNameError(f"no {dim} coordinate {name!r}", remedy=f"There are: {known}")
         return self.data.coords[name].values
 
@@ -191,7 +193,7 @@ class Recording:
         if not names:
             raise InputError("no ROI named", remedy=f"There are: {', '.join(self.rois)}")
         labels = self.neuroids["roi"] if "roi" in self.data.coords else pd.Series([""] * self.n_neuroids)
-        members = _memberships(labels)
+        members = memberships(labels)
         mask = np.zeros(self.n_neuroids, bool)
         for name in names:
             if name not in members:
@@ -213,7 +215,7 @@ class Recording:
         """The presentations and neuroids whose coordinates equal the given values (or are among a list of them)."""
         keep = {"presentation": np.ones(len(self), bool), "neuroid": np.ones(self.n_neuroids, bool)}
         for name, wanted in columns.items():
-            dim = next((d for d in keep if name in _coordinate_table(self.data, d)), None)
+            dim = next((d for d in keep if name in coordinate_table(self.data, d)), None)
             if dim is None:
                 raise UnknownNameError(
                     f"no coordinate {name!r}", remedy=f"There are: {', '.join(map(str, self.data.coords))}"
@@ -243,7 +245,7 @@ class Recording:
         lazy, so that a recording larger than memory works.
         """
         codes, ids = pd.factorize(self.stimulus_ids)
-        table = _constant_columns(self.presentations, codes)
+        table = constant_columns(self.presentations, codes)
         table["n_repetitions"] = np.bincount(codes, minlength=len(ids))
 
         def averages() -> Iterator[np.ndarray]:
@@ -301,7 +303,7 @@ class Recording:
     def check_finite(self) -> None:
         """Raise `NotFiniteError` that names the first presentation and neuroid with NaN or infinity."""
         for number, block in enumerate(self.blocks()):
-            _check_finite(block, self.neuroids, number * _ROWS_PER_BLOCK)
+            check_finite(block, self.neuroids, number * _ROWS_PER_BLOCK)
 
     # On disk -----------------------------------------------------------------------------------------------------
 
@@ -328,26 +330,10 @@ class Recording:
         ------
         FormatError : the folder is not a whole recording of this format version.
         """
-        path = Path(path)
-        if not path.exists():
-            raise FormatError("does not exist", where=path, remedy="Give the folder that `penfield import` wrote")
-        try:
-            data = xr.open_dataset(path, engine="zarr", chunks=None, cache=False, consolidated=False)["responses"]
-        except (KeyError, ValueError, FileNotFoundError, OSError, zarr.errors.BaseZarrError) as error:
-            raise FormatError(
-                f"not a Penfield recording ({error})", where=path, remedy="Import the source again"
-            ) from error
-        meta = json.loads(data.attrs.pop("penfield", "{}"))
-        if meta.get("format_version") != FORMAT_VERSION:
-            raise FormatError(
-                f"recording format {meta.get('format_version')}, expected {FORMAT_VERSION}",
-                where=path,
-                remedy="Import the source again with this version of Penfield",
-            )
+        data, meta = open_group(path)
         recording = cls.__new__(cls)
         recording.space, recording.declared_rois = Space.from_dict(meta["space"]), tuple(meta["rois"])
         recording.data = data.assign_attrs(meta["attrs"])
-        _check_whole(path, data)
         return recording
 
     # Images of the brain -----------------------------------------------------------------------------------------
@@ -395,158 +381,18 @@ def write_recording(
     overwrite : replace what stands at `path`.
     allow_nan : keep NaN (undefined time bins, say) instead of raising `NotFiniteError`.
     """
-    presentations = _presentation_table(presentations)
-    neuroids = _neuroid_table(neuroids, len(pd.DataFrame(neuroids)))
-    middle = () if time is None else (len(np.asarray(time)),)
-    shape = (len(presentations), *middle, len(neuroids))
-    rois = list(rois) if rois is not None else list(_roi_names(neuroids))
-    meta = {
-        "format_version": FORMAT_VERSION,
-        "space": (space or Space()).to_dict(),
-        "rois": rois,
-        "attrs": dict(attrs or {}),
-    }
-    with atomic_path(path, overwrite=overwrite) as part:
-        empty = _data_array(np.empty((0,) * len(shape), np.float32), None, None, None, {})
-        empty.attrs["penfield"] = json.dumps(meta)
-        _write_coordinates(part, presentations, neuroids, time)
-        chunks = (min(_CHUNK[0], shape[0]), *middle, min(_CHUNK[1], shape[-1]))
-        array = zarr.open_group(part, mode="a").create_array(
-            "responses",
-            shape=shape,
-            chunks=tuple(max(c, 1) for c in chunks),
-            dtype="float32",
-            config={"write_empty_chunks": True},
-            dimension_names=("presentation", *(("time",) if middle else ()), "neuroid"),
-            attributes={**empty.attrs, "coordinates": " ".join([*presentations, *neuroids])},
-        )
-        _fill(array, blocks, neuroids, allow_nan)
+    write_group(
+        path,
+        blocks,
+        presentation_table(presentations),
+        neuroid_table(neuroids, len(pd.DataFrame(neuroids))),
+        meta={
+            "space": (space or Space()).to_dict(),
+            "rois": None if rois is None else list(rois),
+            "attrs": attrs or {},
+        },
+        time=time,
+        overwrite=overwrite,
+        allow_nan=allow_nan,
+    )
     return Recording.load(path)
-
-
-def _fill(array: zarr.Array, blocks: Iterable[np.ndarray], neuroids: pd.DataFrame, allow_nan: bool) -> None:
-    row = 0
-    for block in blocks:
-        if not allow_nan:
-            _check_finite(block, neuroids, row)
-        if block.shape[1:] != array.shape[1:] or row + len(block) > array.shape[0]:
-            raise ShapeError(f"block of shape {block.shape} at row {row} of a recording of shape {array.shape}")
-        array[row : row + len(block)] = np.asarray(block, np.float32)
-        row += len(block)
-    if row != array.shape[0]:
-        raise ShapeError(f"{row} rows of responses for {array.shape[0]} presentations")
-
-
-def _write_coordinates(path: Path, presentations: pd.DataFrame, neuroids: pd.DataFrame, time: Any) -> None:
-    coords = {c: ("presentation", _plain(presentations[c])) for c in presentations}
-    coords |= {c: ("neuroid", _plain(neuroids[c])) for c in neuroids}
-    if time is not None:
-        coords["time"] = ("time", np.asarray(time, np.float64))
-    xr.Dataset(coords=coords).to_zarr(path, mode="w", consolidated=False, zarr_format=3)
-
-
-def _check_whole(path: Path, data: xr.DataArray) -> None:
-    # A chunk that vanished from disk would read as zeros, which is a plausible number.
-    array = zarr.open_group(path, mode="r")["responses"]
-    if not isinstance(array, zarr.Array) or array.nchunks_initialized != array.nchunks:
-        raise TruncatedFileError("chunks of the responses are missing", where=path, remedy="Import the source again")
-
-
-def _check_finite(block: np.ndarray, neuroids: pd.DataFrame, first_row: int) -> None:
-    bad = ~np.isfinite(block)
-    if bad.any():
-        first = np.argwhere(bad)[0]
-        count = int(bad.any(axis=tuple(range(bad.ndim - 1))).sum())
-        raise NotFiniteError(
-            f"presentation {first_row + first[0]} has a NaN or infinite value in neuroid "
-            f"{neuroids['neuroid_id'].iloc[first[-1]]!r} ({count} neuroids affected in this block)",
-            remedy="Mask these neuroids or interpolate them before importing",
-        )
-
-
-def _presentation_table(table: Table) -> pd.DataFrame:
-    rows = pd.DataFrame(table).reset_index(drop=True)
-    if "stimulus_id" not in rows:
-        raise InputError("presentations lack the column 'stimulus_id'", remedy=f"There are: {', '.join(rows)}")
-    rows["stimulus_id"] = rows["stimulus_id"].astype(str)
-    if "repetition" not in rows:
-        rows["repetition"] = rows.groupby("stimulus_id").cumcount()
-    for name in ("session", "run"):
-        if name not in rows:
-            rows[name] = 0
-    twice = rows.duplicated(["stimulus_id", "repetition"])
-    if twice.any():
-        first = rows[twice].iloc[0]
-        raise DuplicateIdError(
-            f"stimulus {first['stimulus_id']!r} has repetition {first['repetition']} twice",
-            remedy="Leave out the column 'repetition' to have repetitions counted",
-        )
-    return rows
-
-
-def _neuroid_table(table: Table | None, n: int) -> pd.DataFrame:
-    given = {"neuroid_id": [f"n{i}" for i in range(n)]} if table is None else table
-    rows = pd.DataFrame(given).reset_index(drop=True)
-    if "neuroid_id" not in rows:
-        rows.insert(0, "neuroid_id", [f"n{i}" for i in range(len(rows))])
-    rows["neuroid_id"] = rows["neuroid_id"].astype(str)
-    twice = rows["neuroid_id"].duplicated()
-    if twice.any():
-        raise DuplicateIdError(f"neuroid id {rows.loc[twice, 'neuroid_id'].iloc[0]!r} occurs twice")
-    return rows
-
-
-def _check_shape(shape: tuple[int, ...], presentations: pd.DataFrame, neuroids: pd.DataFrame, time: Any) -> None:
-    expected = (len(presentations), *(() if time is None else (len(np.asarray(time)),)), len(neuroids))
-    if shape != expected:
-        raise ShapeError(
-            f"values of shape {shape} for {len(presentations)} presentations and {len(neuroids)} neuroids",
-            remedy=f"Expected shape {expected}" + ("" if len(shape) != 3 or time is not None else "; give `time`"),
-        )
-
-
-def _data_array(
-    values: np.ndarray,
-    presentations: pd.DataFrame | None,
-    neuroids: pd.DataFrame | None,
-    time: Any,
-    attrs: dict[str, Any],
-) -> xr.DataArray:
-    dims = ("presentation", "neuroid") if values.ndim == 2 else ("presentation", "time", "neuroid")
-    coords: dict[str, Any] = {}
-    for dim, table in (("presentation", presentations), ("neuroid", neuroids)):
-        if table is not None:
-            coords |= {column: (dim, _plain(table[column])) for column in table}
-    if time is not None:
-        coords["time"] = ("time", np.asarray(time, np.float64))
-    return xr.DataArray(values, dims=dims, coords=coords, attrs=attrs, name="responses")
-
-
-def _plain(column: pd.Series) -> np.ndarray:
-    # Strings as NumPy objects: Zarr stores these at their own length, and no pandas type leaks into xarray.
-    if pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_bool_dtype(column.dtype):
-        return column.to_numpy()
-    return column.astype(str).to_numpy(dtype=object)
-
-
-def _coordinate_table(data: xr.DataArray, dim: str) -> pd.DataFrame:
-    return pd.DataFrame({str(n): c.values for n, c in data.coords.items() if c.dims == (dim,)})
-
-
-def _constant_columns(table: pd.DataFrame, codes: np.ndarray) -> pd.DataFrame:
-    groups = table.groupby(codes, sort=True)
-    keep = [c for c in table if c == "stimulus_id" or groups[c].nunique(dropna=False).max() == 1]
-    first = groups[keep].first().reset_index(drop=True)
-    return first.drop(columns="repetition", errors="ignore")
-
-
-def _memberships(labels: pd.Series) -> dict[str, np.ndarray]:
-    dummies = labels.astype(str).str.get_dummies(sep=ROI_SEPARATOR)
-    return {str(name): dummies[name].to_numpy(bool) for name in dummies}
-
-
-def _roi_names(neuroids: pd.DataFrame) -> tuple[str, ...]:
-    if "roi" not in neuroids:
-        return ()
-    names = dict.fromkeys(n for label in pd.unique(neuroids["roi"]) for n in str(label).split(ROI_SEPARATOR))
-    return tuple(n for n in names if n)

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .ceilings import MINIMUM_CEILING
+from .coordinates import memberships, roi_names
 from .errors import ShapeError, UnknownNameError
 from .recording import Recording
 from .statistics import bootstrap_interval, correlate, r2_score
@@ -54,10 +56,8 @@ class Score:
 
     def by_roi(self) -> dict[str, float]:
         """Mean of `normalised` in each region."""
-        labels = np.asarray(self.neuroids["roi"]).astype(str)
-        names = dict.fromkeys(n for label in labels for n in label.split("|") if n)
-        members = {name: np.array([name in label.split("|") for label in labels]) for name in names}
-        return {name: _mean(self.normalised[member]) for name, member in members.items()}
+        members = memberships(pd.Series(self.neuroids["roi"]))
+        return {name: _mean(self.normalised[members[name]]) for name in roi_names(self.neuroids)}
 
     def to_dict(self) -> dict[str, Any]:
         """Summary as JSON values: centre, interval, counts and provenance; not the value of each neuroid."""

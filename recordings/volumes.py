@@ -15,7 +15,8 @@ from .errors import FormatError, InputError, ShapeError, TruncatedFileError
 from .space import Space
 
 if TYPE_CHECKING:
-    from .recording import Recording, Table
+    from .coordinates import Table
+    from .recording import Recording
 
 
 def open_nifti(source: Any) -> nib.Nifti1Image:
