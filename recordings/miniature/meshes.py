@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
 import trimesh
 from skimage.measure import marching_cubes
 
@@ -96,12 +95,12 @@ def _parts(scenes: Scenes, index: int, points: np.ndarray) -> tuple[np.ndarray, 
         raise ShapeError(f"shape {points.shape}", where="points", remedy="the last axis holds x, y and z")
     scene = scenes[index]
     shape = SHAPES[scene.category_names[0]]
-    a, b = (torch.tensor(float(s[0])) for s in (scene.shape_1, scene.shape_2))
+    a, b = scene.shape_1.astype(np.float32), scene.shape_2.astype(np.float32)
     flat = points.reshape(-1, 3)
     distances = np.empty((2, len(flat)), np.float32)
     for start in range(0, len(flat), _CHUNK):
-        x, y, z = torch.as_tensor(flat[start : start + _CHUNK], dtype=torch.float32).T.contiguous()
-        distances[:, start : start + _CHUNK] = [part.numpy() for part in shape(x, y, z, a, b)]
+        x, y, z = np.ascontiguousarray(flat[start : start + _CHUNK].T, dtype=np.float32)
+        distances[:, start : start + _CHUNK] = shape(x, y, z, a, b)
     body, accent = distances.reshape(2, *points.shape[:-1])
     return body, accent
 

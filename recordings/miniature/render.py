@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from recordings.errors import InputError
 from recordings.events import OnEvent, Stop, report
@@ -168,79 +166,76 @@ def _trace(
     """
     ray, state = _march(shape, *_enter(scenes, scene, u, v))
     x, y, z, *_, a, b = state
-    at = torch.as_tensor(scene)[ray]
-    light = to_object_frame(scenes, np.broadcast_to(LIGHT, (len(scenes), 1, 3)))
-    lambert = _dot(_normals(shape, x, y, z, a, b), _columns(light[:, 0], at)).clamp(0, 1)
+    at = scene[ray]
+    light = to_object_frame(scenes, np.broadcast_to(LIGHT, (len(scenes), 1, 3)))[:, 0]
+    lambert = _dot(_normals(shape, x, y, z, a, b), _columns(light, at)).clip(0, 1)
     body, accent = shape(x, y, z, a, b)
-    albedo = torch.where((accent < body)[:, None], torch.tensor(ACCENT), _float(hsv_to_rgb(scenes.hue))[at])
-    colour = (255 * albedo * (AMBIENT + (1 - AMBIENT) * lambert)[:, None]).round().to(torch.uint8)
-    depth = DISTANCE + _float(scenes.scale)[at] * _dot((x, y, z), _columns(camera_axes(scenes)[:, 2], at))
-    return ray.numpy(), colour.numpy(), depth.numpy()
+    rgb = hsv_to_rgb(scenes.hue).astype(np.float32)[at]
+    albedo = np.where((accent < body)[:, None], np.float32(ACCENT), rgb)
+    colour = np.rint(255 * albedo * (AMBIENT + (1 - AMBIENT) * lambert)[:, None]).astype(np.uint8)
+    forward = _columns(camera_axes(scenes)[:, 2], at)
+    depth = DISTANCE + scenes.scale.astype(np.float32)[at] * _dot((x, y, z), forward)
+    return ray, colour, depth
 
 
-def _enter(scenes: Scenes, scene: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[Tensor, Tensor]:
+def _enter(scenes: Scenes, scene: np.ndarray, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rays that meet the bounding sphere: their indices, and rows x, y, z, direction, distance left, a, b."""
-    at = torch.as_tensor(scene)
-    du = HALF_IMAGE * _float(u - scenes.x[scene])
-    dv = HALF_IMAGE * _float(v - scenes.y[scene])
-    norm = (1 + du * du + dv * dv).sqrt()
+    du = (HALF_IMAGE * (u - scenes.x[scene])).astype(np.float32)
+    dv = (HALF_IMAGE * (v - scenes.y[scene])).astype(np.float32)
+    norm = np.sqrt(1 + du * du + dv * dv)
     # In units of the bounding radius: from the camera to the centre, to the ray's nearest point, and half the chord.
-    away = _float(DISTANCE / scenes.scale)[at]
+    away = (DISTANCE / scenes.scale).astype(np.float32)[scene]
     nearest = away / norm
     half_squared = 1 - away * away + nearest * nearest
-    ray = (half_squared > 0).nonzero()[:, 0]
-    at, du, dv, norm, away, nearest = (values[ray] for values in (at, du, dv, norm, away, nearest))
-    half = half_squared[ray].sqrt()
+    ray = np.flatnonzero(half_squared > 0)
+    at, half = scene[ray], np.sqrt(half_squared[ray])
+    du, dv, norm, away, nearest = (values[ray] for values in (du, dv, norm, away, nearest))
     axes = camera_axes(scenes)
     right, up, forward = (_columns(axes[:, k], at) for k in range(3))
     direction = [(f + du * r + dv * w) / norm for r, w, f in zip(right, up, forward, strict=True)]
     start = [(nearest - half) * d - away * f for d, f in zip(direction, forward, strict=True)]
-    a, b = _float(scenes.shape_1)[at], _float(scenes.shape_2)[at]
-    return ray, torch.stack([*start, *direction, 2 * half, a, b])
+    a, b = scenes.shape_1.astype(np.float32)[at], scenes.shape_2.astype(np.float32)[at]
+    return ray, np.stack([*start, *direction, 2 * half, a, b])
 
 
-def _march(shape: ShapeFunction, ray: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _march(shape: ShapeFunction, ray: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Step along rays by the distance to the object; keep those that hit it, in order."""
     hit_rays, hit_states = [ray[:0]], [state[:, :0]]
     for _ in range(_MAX_STEPS):
         if not len(ray):
             break
         x, y, z, dx, dy, dz, left, a, b = state
-        step = torch.minimum(*shape(x, y, z, a, b))
-        hit = step < _HIT
+        step = np.minimum(*shape(x, y, z, a, b))
+        hit = np.flatnonzero(step < _HIT)
         hit_rays.append(ray[hit])
-        hit_states.append(state[:, hit])
+        hit_states.append(state.take(hit, 1))
         left -= step
         x += step * dx
         y += step * dy
         z += step * dz
-        going = (~hit & (left > 0)).nonzero()[:, 0]
-        ray, state = ray[going], state[:, going]
-    rays, order = torch.cat(hit_rays).sort()
-    return rays, torch.cat(hit_states, 1)[:, order]
+        going = np.flatnonzero((step >= _HIT) & (left > 0))
+        ray, state = ray[going], state.take(going, 1)
+    rays = np.concatenate(hit_rays)
+    order = rays.argsort()
+    return rays[order], np.concatenate(hit_states, 1)[:, order]
 
 
-def _normals(shape: ShapeFunction, x: Tensor, y: Tensor, z: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+def _normals(
+    shape: ShapeFunction, x: np.ndarray, y: np.ndarray, z: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """Unit gradients of the distance, from its values at the corners of a tetrahedron."""
     e = 2e-3
     corners = ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))
-    values = [torch.minimum(*shape(x + e * i, y + e * j, z + e * k, a, b)) for i, j, k in corners]
-    gradient = [
-        sum((signs[axis] * v for signs, v in zip(corners, values, strict=True)), start=torch.zeros(()))
-        for axis in range(3)
-    ]
-    norm = (gradient[0] ** 2 + gradient[1] ** 2 + gradient[2] ** 2).sqrt().clamp(min=1e-12)
+    p, q, r, s = (np.minimum(*shape(x + e * i, y + e * j, z + e * k, a, b)) for i, j, k in corners)
+    gradient = (p - q - r + s, s + r - p - q, s + q - p - r)
+    norm = np.maximum(np.sqrt(_dot(gradient, gradient)), np.float32(1e-12))
     return tuple(g / norm for g in gradient)
 
 
-def _float(values: np.ndarray) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32)
-
-
-def _columns(vectors: np.ndarray, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    x, y, z = _float(vectors).T
+def _columns(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, y, z = vectors.T.astype(np.float32)
     return x[rows], y[rows], z[rows]
 
 
-def _dot(p: tuple[Tensor, ...], q: tuple[Tensor, ...]) -> Tensor:
+def _dot(p: tuple[np.ndarray, ...], q: tuple[np.ndarray, ...]) -> np.ndarray:
     return p[0] * q[0] + p[1] * q[1] + p[2] * q[2]
