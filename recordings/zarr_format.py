@@ -79,6 +79,10 @@ def open_group(path: str | PathLike[str]) -> tuple[xr.DataArray, dict[str, Any]]
             remedy="Import the source again with this version of Penfield",
         )
     _check_whole(path)
+    # Strings as Python objects, as in memory: scikit-learn and scipy do not take NumPy's StringDType.
+    strings = {n: (c.dims, c.values.astype(object)) for n, c in data.coords.items() if c.dtype.kind == "T"}
+    data = data.assign_coords(strings)
+    data.encoding["source"] = str(path)
     return data, meta
 
 
