@@ -10,7 +10,7 @@ import pandas as pd
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .bold import SeriesOptions
+    from .series import SeriesOptions
 
 
 def trial_weights(
