@@ -1,0 +1,87 @@
+"""What a command prints: tables for people, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+
+def show(result: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a command's result on standard output."""
+    values = plain(result)
+    if as_json:
+        sys.stdout.write(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        return
+    console = Console(soft_wrap=True)
+    scalars = {k: v for k, v in values.items() if not _nested(v)}
+    if scalars:
+        console.print(_facts(scalars))
+    for name, value in values.items():
+        if _nested(value) and value:
+            console.print(_table(name, value))
+
+
+def plain(value: Any) -> Any:
+    """JSON values of NumPy numbers, paths and the like; numbers that JSON cannot hold become None."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, PathLike) else value
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value))
+
+
+def _facts(values: Mapping[str, Any]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, value in values.items():
+        table.add_row(f"[bold]{name}", _text(value))
+    return table
+
+
+def _table(title: str, value: Any) -> Table:
+    rows = value if isinstance(value, list) else [{"": k, **v} for k, v in value.items() if isinstance(v, dict)]
+    if not rows:
+        table = _facts(value)
+        table.title, table.title_justify = title, "left"
+        return table
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(_text(row.get(c, "")) for c in columns))
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return _shorten([_text(v) for v in value])
+    if isinstance(value, dict):
+        return _shorten([f"{k} {_text(v)}" for k, v in value.items()])
+    return str(value).replace("[", r"\[")
+
+
+def _shorten(items: list[str], limit: int = 12) -> str:
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown}, ... ({len(items)} in all)"
