@@ -20,15 +20,25 @@ from ..errors import InputError, MismatchedIdsError, UnknownNameError
 from ..events import OnEvent, Stop, report
 from ..rdms import RDMs
 from ..recording import write_recording
+from .algonauts2023 import ALGONAUTS2023
+from .bdpy import BDPY
+from .bids import BIDS
+from .cifti import CIFTI
 from .csv_table import CSV
+from .gifti import GIFTI
 from .nifti import NIFTI
 from .npy import NPY
+from .nsd import NSD
+from .open_retina import OPEN_RETINA
 from .rdm_sets import RDM_SETS
 from .registry import Contents, Imported, Options, Reader
+from .sensorium import SENSORIUM
+from .things import THINGS
 
 __all__ = ["READERS", "Contents", "Imported", "Options", "Reader", "import_recording", "reader", "reader_options"]
 
-READERS: dict[str, Reader] = {r.name: r for r in (NIFTI, RDM_SETS, NPY, CSV)}
+_FMRI = (NIFTI, BIDS, GIFTI, CIFTI, NSD, ALGONAUTS2023, THINGS, BDPY)
+READERS: dict[str, Reader] = {r.name: r for r in (*_FMRI, RDM_SETS, SENSORIUM, OPEN_RETINA, NPY, CSV)}
 
 
 def import_recording(
