@@ -2,12 +2,13 @@
 
 Never tried on real files.
 
-Layout: ``<session>.h5`` with ``responses_<name>`` (neuron, frame), or (trial, neuron, frame) where single trials are kept,
-one a stimulus; perhaps ``stimulus_<name>`` (channel, frame, H, W); and a group ``session_info`` whose arrays of one value a
-neuron become coordinates, its single values ``attrs``. Otherwise the stimuli are ``stimuli/<name>.npy`` beside the file.
+Layout: ``<session>.h5`` with ``responses_<name>`` (neuron, frame), or (trial, neuron, frame) where single trials are
+kept, one a stimulus; perhaps ``stimulus_<name>`` (channel, frame, H, W); and a group ``session_info`` whose arrays of
+one value a neuron become coordinates, its single values ``attrs``. Otherwise the stimuli are ``stimuli/<name>.npy``
+beside the file.
 
-Stimuli differ in length: bins after the end of one are NaN. One channel becomes grey, two (green and ultraviolet on mouse
-screens) become green and blue, and each clip is scaled linearly, its minimum to 0 and its maximum to 255.
+Stimuli differ in length: bins after the end of one are NaN. One channel becomes grey, two (green and ultraviolet on
+mouse screens) become green and blue, and each clip is scaled linearly, its minimum to 0 and its maximum to 255.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def read_open_retina(source: Path, options: OpenRetinaOptions) -> Contents:
 
     Raises
     ------
-    FormatError, TruncatedFileError : not such a file, or cut. ShapeError : stimuli with different numbers of neurons, or
-    another number of frames than their responses.
+    FormatError, TruncatedFileError : not such a file, or cut. ShapeError : stimuli with different numbers of neurons,
+    or another number of frames than their responses.
     """
     with open_hdf5(need(source)) as file:
         shapes = _shapes(file)
@@ -84,9 +85,11 @@ def _session_info(file: h5py.File, n: int) -> tuple[pd.DataFrame, dict[str, Any]
     table, attrs = pd.DataFrame({"neuroid_id": [f"n{i}" for i in range(n)]}), {}
     for name, node in file["session_info"].items() if "session_info" in file else ():
         values = node[()] if isinstance(node, h5py.Dataset) else None
-        if isinstance(values, bytes) or (np.ndim(values) == 0 and values is not None):
+        if values is None:
+            continue
+        if np.ndim(values) == 0:
             attrs[name] = values.decode() if isinstance(values, bytes) else np.asarray(values).item()
-        elif values is not None and np.shape(values) == (n,):
+        elif np.shape(values) == (n,):
             texts = values.dtype.kind in "OS"
             table[name] = [v.decode() if isinstance(v, bytes) else str(v) for v in values] if texts else values
     return table, attrs
@@ -109,12 +112,10 @@ def _blocks(source: Path, shapes: dict[str, tuple[int, int, int]], longest: int)
 
 def _clip(file: h5py.File, source: Path, name: str, frames: int) -> tuple[Path, str | None] | None:
     beside = source.parent / "stimuli" / f"{name}.npy"
-    if _STIMULUS + name in file:
-        shape, place = file[_STIMULUS + name].shape, (source, _STIMULUS + name)
-    elif beside.exists():
-        shape, place = open_array(beside, (4,)).shape, (beside, None)
-    else:
+    place: tuple[Path, str | None] = (source, _STIMULUS + name) if _STIMULUS + name in file else (beside, None)
+    if place[1] is None and not beside.exists():
         return None
+    shape = open_array(beside, (4,)).shape if place[1] is None else file[place[1]].shape
     if len(shape) != 4 or shape[0] not in (1, 2, 3) or shape[1] != frames:
         raise ShapeError(
             f"stimulus {name!r} of shape {shape} for {frames} frames of responses",

@@ -4,11 +4,11 @@ Never tried on real files.
 
 Layout, ``<trial>`` being 0, 1, 2, ...:
 
-- ``data/images/<trial>.npy`` (channel, H, W) and ``data/responses/<trial>.npy`` (neuron,); or ``data/videos/<trial>.npy``
-  (H, W, frame) and responses (neuron, frame), padded with NaN where a clip is shorter than others;
-- ``data/behavior/<trial>.npy`` and ``data/pupil_center/<trial>.npy``, which become the coordinates behavior_0, ... (means
-  over frames);
-- ``meta/trials/{tiers,frame_image_id,trial_idx}.npy``: tiers (train, validation, test, ...) become the coordinate split;
+- ``data/images/<trial>.npy`` (channel, H, W) and ``data/responses/<trial>.npy`` (neuron,); or
+  ``data/videos/<trial>.npy`` (H, W, frame) and responses (neuron, frame), padded with NaN where a clip is shorter;
+- ``data/behavior/<trial>.npy`` and ``data/pupil_center/<trial>.npy``, which become the coordinates behavior_0, ...
+  (means over frames);
+- ``meta/trials/{tiers,frame_image_id}.npy``: tiers (train, validation, test, ...) become the coordinate split;
 - ``meta/neurons/{unit_ids,area,layer,cell_motor_coordinates}.npy``; x, y and z are micrometres of the microscope.
 
 Trials without a response file, as in the held-back tiers, are left out and counted in ``attrs``. Images keep their ids;
@@ -44,13 +44,14 @@ def read_sensorium(source: Path, options: SensoriumOptions) -> Contents:
 
     Raises
     ------
-    FormatError, TruncatedFileError : a file is missing, broken or cut. ShapeError : a trial has other neurons or frames.
+    FormatError, TruncatedFileError : a file is missing, broken or cut. ShapeError : a trial has other neurons or
+    frames. NotFiniteError : NaN that is no padding.
     """
     kind = "videos" if (need(source) / "data" / "videos").is_dir() else "images"
     tiers = _text(source / "meta" / "trials" / "tiers.npy")
     wanted = np.isin(tiers, options.tiers) if options.tiers else np.ones(len(tiers), bool)
     responses = source / "data" / "responses"
-    trials = [i for i in np.flatnonzero(wanted) if (responses / f"{i}.npy").exists()]
+    trials = [int(i) for i in np.flatnonzero(wanted) if (responses / f"{i}.npy").exists()]
     if not trials:
         raise FormatError("no trial with responses in these tiers", where=responses, remedy=f"Tiers: {set(tiers)}")
     first = open_array(responses / f"{trials[0]}.npy", (1, 2))
@@ -162,7 +163,7 @@ class TrialFiles:
 
 def _stimuli(ids: list[str], files: list[Path]) -> Stimuli | None:
     first = dict(zip(reversed(ids), reversed(files), strict=True))
-    shown = [i for i in dict.fromkeys(ids)]
+    shown = list(dict.fromkeys(ids))
     if not all(first[i].exists() for i in shown):
         return None
     return Stimuli(

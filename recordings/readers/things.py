@@ -5,15 +5,15 @@ Never tried on real files.
 Layout: a folder ``betas_csv`` with, for each subject,
 
 - ``sub-01_ResponseData.h5``: a pandas frame in PyTables' fixed format: rows are voxels, a column voxel_id, then one
-  column a trial, named by its number. The numbers lie in ``<key>/block?_values`` (voxel, trial); only these are read, the
-  pickled column names are not. ``sub-01_ResponseData.csv`` is taken if there is no ``.h5``.
-- ``sub-01_StimulusMetadata.csv``: trial_type (train, test), session, run, trial_id, stimulus (file name), concept. A row
-  names its column of responses by trial_id; trials may be missing or out of order.
+  column a trial, named by its number. The numbers lie in ``<key>/block?_values`` (voxel, trial); only these are read,
+  the pickled column names are not. ``sub-01_ResponseData.csv`` is taken if there is no ``.h5``.
+- ``sub-01_StimulusMetadata.csv``: trial_type (train, test), session, run, trial_id, stimulus (file name), concept. A
+  row names its column of responses by trial_id; trials may be missing or out of order.
 - ``sub-01_VoxelMetadata.csv``: voxel_id, voxel_x, voxel_y, voxel_z (indices), nc_singletrial and nc_testset (noise
   ceilings in percent), pRF parameters, and one column of 0 and 1 a region (V1, lFFA, glasser-TE1m, ...).
 
-``noise_ceiling`` is nc_testset / 100, that of the mean of the test images' 12 trials; ``noise_ceiling_single`` that of one
-trial. Memory holds 512 trials of the voxels that are read.
+``noise_ceiling`` is nc_testset / 100, that of the mean of the test images' 12 trials; ``noise_ceiling_single`` that of
+one trial. Memory holds 512 trials of the voxels that are read.
 """
 
 from __future__ import annotations
