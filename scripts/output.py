@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+MAX_COLUMNS = 8
+
 
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:
     """Print a command's result on standard output."""
@@ -56,16 +58,22 @@ def _facts(values: Mapping[str, Any]) -> Table:
 
 
 def _table(title: str, value: Any) -> Table:
-    rows = value if isinstance(value, list) else [{"": k, **v} for k, v in value.items() if isinstance(v, dict)]
-    if not rows:
-        table = _facts(value)
+    rows = value if isinstance(value, list) else _rows(value)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if not rows or len(columns) > MAX_COLUMNS:
+        table = _facts(value if isinstance(value, dict) else {str(i): row for i, row in enumerate(rows)})
         table.title, table.title_justify = title, "left"
         return table
-    columns = list(dict.fromkeys(name for row in rows for name in row))
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(_text(row.get(c, "")) for c in columns))
     return table
+
+
+def _rows(value: dict[str, Any]) -> list[dict[str, Any]]:
+    if not all(isinstance(v, dict) for v in value.values()):
+        return []
+    return [{"": name, **row} for name, row in value.items()]
 
 
 def _text(value: Any) -> str:
