@@ -16,7 +16,8 @@ def clean_run(
 
     Returns
     -------
-    (volume, neuroid) float32. Detrending, scaling and confounds remove the mean; a constant voxel becomes 0.
+    (volume, neuroid) float32. Detrending and scaling remove the mean, confounds alone keep it; a constant voxel
+    that is scaled becomes 0.
     """
     if not (detrend or scale or confounds is not None):
         return values

@@ -12,6 +12,8 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from .series import SeriesOptions
 
+_EARLIEST = 24.0  # Seconds before the first volume from which nilearn ignores events.
+
 
 def trial_weights(
     times: np.ndarray,
@@ -47,6 +49,12 @@ def _design(
 ) -> tuple[np.ndarray, np.ndarray]:
     from nilearn.glm.first_level import make_first_level_design_matrix
 
+    outside = (events["onset"] >= times[-1]) | (events["onset"] < times[0] - _EARLIEST)
+    if outside.any():
+        raise InputError(
+            f"the event at {events.loc[outside, 'onset'].iloc[0]:g} s leaves no trace in the {len(times)} volumes",
+            remedy="Leave events outside of the run out",
+        )
     single = events[["onset", "duration"]].assign(trial_type=[f"trial{i:06d}" for i in range(len(events))])
     table = make_first_level_design_matrix(
         times,
@@ -55,14 +63,9 @@ def _design(
         drift_model=options.drift_model,
         high_pass=options.high_pass,
         add_regs=confounds,
+        min_onset=-_EARLIEST,
     )
     design = table[single["trial_type"]].to_numpy()
-    dead = np.flatnonzero(np.abs(design).max(0) < 1e-12)
-    if len(dead):
-        raise InputError(
-            f"the event at {events['onset'].iloc[dead[0]]:g} s leaves no trace in the {len(times)} volumes of its run",
-            remedy="Leave events after the end of the run out",
-        )
     return design, table.drop(columns=single["trial_type"]).to_numpy()
 
 
