@@ -100,7 +100,9 @@ def _presentations(
         )
     frame = pd.DataFrame({"stimulus_id": [_name(v) for v in table.pop(wanted[0])]})
     for key, values in table.items():
-        frame[key.lower()] = values
+        # A key may be called what Penfield fills in itself.
+        taken = key.lower() in ("stimulus_id", "repetition")
+        frame[f"bdpy_{key.lower()}" if taken else key.lower()] = values
     return frame
 
 

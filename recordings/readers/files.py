@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
+from scipy.io.matlab import MatReadError, mat_struct
 
 from ..errors import FormatError, InputError, ShapeError, TruncatedFileError
 
@@ -98,7 +98,7 @@ def read_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
             wanted = [n for n in file if n != "#refs#" and (names is None or n in names)]
             return {name: _from_hdf5(file[name], file) for name in wanted}
     try:
-        found = loadmat(path, variable_names=names, simplify_cells=True)
+        found = loadmat(path, variable_names=names, squeeze_me=True, struct_as_record=False)
     except (MatReadError, ValueError, TypeError, OSError, EOFError, NotImplementedError) as error:
         raise TruncatedFileError(f"not a whole MATLAB file ({error})", where=path, remedy=AGAIN) from error
     except Exception as error:
@@ -110,8 +110,8 @@ def read_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
 def _from_mat5(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype == object:
         return [_from_mat5(v) for v in value.ravel(order="F")]
-    if isinstance(value, dict):
-        return {k: _from_mat5(v) for k, v in value.items()}
+    if isinstance(value, mat_struct):
+        return {name: _from_mat5(getattr(value, name)) for name in value._fieldnames}
     return str(value) if isinstance(value, np.str_) else value
 
 

@@ -41,8 +41,8 @@ class SeriesOptions(Options):
     stimulus_column: str | None = None
     """Column of the events that names the stimulus; by default stimulus_id, stim_id or stim_file, whichever is there;
     without any, each trial is a stimulus of its own."""
-    hrf_model: str = "glover"
-    """Haemodynamic response of the GLM: glover or spm."""
+    hrf_model: Literal["glover", "spm"] = "glover"
+    """Haemodynamic response of the GLM."""
     drift_model: Literal["cosine", "polynomial"] | None = "cosine"
     """Slow drifts in the GLM."""
     high_pass: float = 0.01
