@@ -1,0 +1,157 @@
+"""From stimuli to a feature store, in batches that do not depend on where a run was interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from recordings import Stimuli
+from recordings.errors import ArtifactError, InputError, disk_full_as_error
+from recordings.events import OnEvent, Stop
+from recordings.storage import remove
+
+from .batches import Job, Rows
+from .extractor import FeatureExtractor
+from .features import Features
+from .reduction import Reduction, fit_pca, parse_reduction, random_projection
+from .store import LayerStore, open_store, part_of
+
+
+def extract(
+    extractor: FeatureExtractor,
+    stimuli: Stimuli,
+    path: str | PathLike[str],
+    layers: Sequence[str] | None = None,
+    readout: str = "pooled",
+    batch_size: int = 32,
+    store_dtype: str = "float32",
+    reduction: str | Reduction | None = None,
+    n_frames: int | None = None,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+    stop: Stop | None = None,
+) -> dict[str, Features]:
+    """Features of stimuli, kept in a store; only what the store lacks is computed.
+
+    A run that was interrupted goes on where it was: batches always hold the same stimuli, and a batch that was not
+    written whole is computed again, so that the store equals an uninterrupted one bit for bit. Stimuli that the store
+    does not know are appended. A stimulus whose content changed is computed again, with its batch.
+
+    Parameters
+    ----------
+    path : the store. A new one grows beside it under a hidden name and gets its own when it is whole.
+    layers : module paths, see `FeatureExtractor.layers`; the model's default if None.
+    readout : "pooled", "tokens", "cls", "flat" or "projected", see `read_out`.
+    batch_size : stimuli at a time; a layer that is in the store already keeps its own.
+    store_dtype : "float32" or "float16".
+    reduction : None; "srp:K", a sparse random projection to K features; "pca:K", K principal components, fitted on
+        these stimuli in chunks; or a fitted `Reduction`. Kept in the store, so that new stimuli get the same map.
+    n_frames : frames that an image model takes of each clip.
+    overwrite : replace a store that is there.
+
+    Returns
+    -------
+    Features of these stimuli, in their order, by layer; values stay on disk.
+
+    Raises
+    ------
+    CorruptImageError, ImageTooLargeError : a file cannot be read. All other batches are stored first.
+    ArtifactError : the store at `path` is of another model, other weights, read-out or preprocessing.
+    NotFiniteError : NaN or infinite features, or too large for float16. UnknownNameError : no such layer.
+    Cancelled : `stop` answered True; the same call goes on from there.
+    """
+    path = Path(path)
+    names = extractor.resolve_layers(layers, readout)
+    if store_dtype not in ("float32", "float16"):
+        raise InputError(f"no storing in {store_dtype!r}", remedy="Take float32 or float16")
+    if overwrite:
+        remove(path)
+        remove(part_of(path))
+    rows = Rows(extractor, stimuli, n_frames)
+    work = path if path.exists() else part_of(path)
+    with disk_full_as_error(path):
+        open_store(work, _attrs(extractor, n_frames))
+        job = Job(rows, work, readout, batch_size, store_dtype, on_event, stop)
+        for name in names:
+            _check_layer(job, name, reduction)
+        if reduction is not None:
+            _prepare_reductions(job, names, reduction)
+        unreadable = job.run(names)
+        remove(work / UNREDUCED)
+        if work != path:
+            work.rename(path)
+    if unreadable is not None:
+        raise unreadable
+    return {name: Features.load(path, name).select(stimuli.ids) for name in names}
+
+
+UNREDUCED = ".unreduced"
+
+
+def _attrs(extractor: FeatureExtractor, n_frames: int | None) -> dict[str, Any]:
+    return {
+        "uri": extractor.uri,
+        "weights": extractor.weights,
+        "preprocessing": extractor.backbone.preprocessing,
+        "compute_dtype": extractor.dtype,
+        "n_frames": n_frames or extractor.backbone.n_frames,
+    }
+
+
+def _check_layer(job: Job, layer: str, reduction: str | Reduction | None) -> None:
+    store = LayerStore(job.path, layer)
+    if not store.exists:
+        return
+    now = {"readout": job.readout, "dtype": job.dtype, "asked_reduction": _name(reduction)}
+    stored = store.attrs | {"dtype": str(store.array.dtype)}
+    for what, value in now.items():
+        if stored.get(what) != value:
+            raise ArtifactError(
+                f"layer {layer!r} is stored with {what} {stored.get(what)!r}, now it is {value!r}",
+                where=job.path,
+                remedy="Write to another path, or pass overwrite to replace the store",
+            )
+
+
+def _name(reduction: str | Reduction | None) -> str | None:
+    return reduction.name if isinstance(reduction, Reduction) else reduction
+
+
+def _prepare_reductions(job: Job, layers: Sequence[str], reduction: str | Reduction) -> None:
+    """Load, fit or take over the map of each layer, and keep it in the store."""
+    job.asked_reduction = _name(reduction)
+    kind, k = (None, 0) if isinstance(reduction, Reduction) else parse_reduction(reduction)
+    shapes = job.rows.extractor.readout_shapes(layers, job.readout)
+    for layer in layers:
+        home = job.path / "reductions" / layer
+        if home.exists():
+            job.reductions[layer] = Reduction.from_pretrained(home)
+        elif isinstance(reduction, Reduction):
+            job.reductions[layer] = reduction
+        elif shapes[layer][-1] <= k:
+            continue
+        elif kind == "srp":
+            job.reductions[layer] = random_projection(shapes[layer][-1], k)
+        else:
+            # Features are computed once: unreduced into a store of their own, from which the map is fitted and applied.
+            job.unreduced[layer] = _unreduced(job, layers)[layer]
+            job.reductions[layer] = fit_pca(job.unreduced[layer], k, on_event=job.on_event, stop=job.stop)
+        if not home.exists():
+            job.reductions[layer].save_pretrained(home)
+
+
+def _unreduced(job: Job, layers: Sequence[str]) -> dict[str, Features]:
+    rows = job.rows
+    return extract(
+        rows.extractor,
+        rows.stimuli,
+        job.path / UNREDUCED,
+        None if job.readout == "projected" else layers,
+        job.readout,
+        job.batch_size,
+        n_frames=rows.n_frames,
+        on_event=job.on_event,
+        stop=job.stop,
+    )
