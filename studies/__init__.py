@@ -1,0 +1,1 @@
+"""Whole questions over all rooms: study files, the demo, and the report."""

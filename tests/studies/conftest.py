@@ -1,0 +1,114 @@
+"""A report on made-up numbers, on the real cortex, for looking at the page without running the demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from nilearn.datasets import load_fsaverage
+
+from recordings import Recording, Space, Stimuli, Subject
+from recordings.statistics import Null
+from studies.demo.decoding_page import Answer, Retrieved, decoding_section
+from studies.demo.encoding_page import EncoderScore, encoding_section
+from studies.demo.numbers import numbers_section
+from studies.demo.regions import SCORED
+from studies.demo.world import World, world_section
+from studies.report import Headline, write_report
+
+ROIS = ("V1", "V2", "V3", "V4", "category|vehicles", "category|furniture", "category|vessels", "MTL")
+SUMMARY = {
+    "encode.ridge.V1": 0.71,
+    "encode.ridge.shuffled": 0.0004,
+    "encode.noise_ceiling_error": 0.0152,
+    "decode.retrieval_top1": 0.25,
+    "decode.retrieval_chance": 0.05,
+    "score.ceiling_fraction": 0.957,
+    "seconds.encode": 84.2,
+    "peak_memory_gb": 1.84,
+}
+
+
+def patches(hemisphere: str) -> np.ndarray:
+    """60 neighbouring vertices a region, on a circle around the lateral pole of a hemisphere."""
+    sphere = load_fsaverage("fsaverage5")["sphere"].parts[hemisphere].coordinates
+    turns = np.arange(len(ROIS)) * 2 * np.pi / len(ROIS)
+    outward = np.full(len(ROIS), -1 if hemisphere == "left" else 1)
+    centres = np.stack([outward, np.cos(turns), np.sin(turns)], 1) * 100 / np.sqrt(2)
+    return np.concatenate([np.argsort(np.linalg.norm(sphere - centre, axis=1))[:60] for centre in centres])
+
+
+@pytest.fixture(scope="session")
+def made_up_world() -> World:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
+    ids = [f"s{i}" for i in range(20)]
+    stimuli = Stimuli.from_arrays(images, ids, caption=[f"a made-up picture <{i}>" for i in range(20)])
+    vertices = {side: patches(name) for side, name in (("L", "left"), ("R", "right"))}
+    neuroids = pd.DataFrame(
+        {
+            "neuroid_id": [f"{side}{v}" for side in "LR" for v in vertices[side]],
+            "roi": np.tile(np.repeat(ROIS, 60), 2),
+            "hemisphere": np.repeat(["L", "R"], 60 * len(ROIS)),
+            "vertex": np.concatenate([vertices["L"], vertices["R"]]),
+        }
+    )
+    recording = Recording(
+        rng.standard_normal((60, len(neuroids))),
+        pd.DataFrame({"stimulus_id": np.repeat(ids, 3)}),
+        neuroids,
+        space=Space.surface("fsaverage5", (10242, 10242)),
+    )
+    ceiling = 0.7 + 0.02 * rng.standard_normal(len(neuroids))
+    return World(Subject("made-up", recording, stimuli), ids[:10], ids[10:], ceiling, np.full(len(neuroids), 0.7))
+
+
+@pytest.fixture(scope="session")
+def made_up_scores(made_up_world: World) -> list[EncoderScore]:
+    rng = np.random.default_rng(1)
+    recording, scores = made_up_world.subject.recording, []
+    for key, level, baseline in (("ridge", 0.7, False), ("pixels", 0.3, True)):
+        values = level + 0.05 * rng.standard_normal(recording.n_neuroids)
+        by_roi = dict.fromkeys(SCORED, (level, level - 0.04, level + 0.05))
+        scores.append(
+            EncoderScore(
+                key, f"the {key}", f"reads {key}", values, by_roi, Null(0.01 * rng.standard_normal(50), level), baseline
+            )
+        )
+    return scores
+
+
+@pytest.fixture(scope="session")
+def made_up_retrieval(made_up_world: World) -> Retrieved:
+    rng, ids = np.random.default_rng(2), made_up_world.test
+    answers = [Answer(name, [name, ids[k - 1], ids[k - 2]], [0.6, 0.2, 0.05]) for k, name in enumerate(ids)]
+    shuffled = np.array([rng.permutation(10) + 1 for _ in range(50)])
+    return Retrieved(np.array([1, 1, 1, 1, 2, 2, 3, 5, 8, 10]), shuffled, 10, 300, 0.8, answers)
+
+
+@pytest.fixture(scope="session")
+def report_page(
+    made_up_world: World,
+    made_up_scores: list[EncoderScore],
+    made_up_retrieval: Retrieved,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Path of a whole report on made-up numbers."""
+    recording, stimuli = made_up_world.subject.recording, made_up_world.subject.stimuli
+    sections = [
+        world_section(made_up_world),
+        encoding_section(recording, made_up_scores, "ridge", 10, 10),
+        decoding_section(made_up_retrieval, stimuli),
+        numbers_section(SUMMARY, {"Encode": ["penfield encode fit " + "--a-long-option " * 20]}),
+    ]
+    return write_report(
+        tmp_path_factory.mktemp("report") / "report.html",
+        "Made-up numbers",
+        "These data are made up.",
+        "For looking at the page.",
+        [Headline("0.71", "of the ceiling", "made up"), Headline("25 %", "found", "chance 5 %")],
+        sections,
+        {"Seed": "0"},
+    )
