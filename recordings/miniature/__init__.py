@@ -7,8 +7,22 @@ real data.
 from __future__ import annotations
 
 from .captions import caption
+from .clips import Clip, clip
 from .meshes import mesh, sdf
+from .pictures import make_stimuli
 from .render import Rendered, render
 from .scenes import CATEGORIES, GROUPS, Scenes
 
-__all__ = ["CATEGORIES", "GROUPS", "Rendered", "Scenes", "caption", "mesh", "render", "sdf"]
+__all__ = [
+    "CATEGORIES",
+    "GROUPS",
+    "Clip",
+    "Rendered",
+    "Scenes",
+    "caption",
+    "clip",
+    "make_stimuli",
+    "mesh",
+    "render",
+    "sdf",
+]
