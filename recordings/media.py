@@ -9,12 +9,13 @@ import h5py
 import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from .errors import CorruptImageError, FormatError, ImageTooLargeError
+from .errors import CorruptImageError, FormatError, ImageTooLargeError, TruncatedFileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 MAX_PIXELS = 100_000_000
+_SEVERAL_FRAMES = ("GIF", "WEBP", "TIFF")
 
 # Penfield checks the header itself, with an error that names the file.
 Image.MAX_IMAGE_PIXELS = None
@@ -35,7 +36,7 @@ def read(path: str | PathLike[str]) -> np.ndarray:
         return _read_video(path)
     try:
         with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "WEBP") else 1
+            frames = getattr(image, "n_frames", 1) if image.format in _SEVERAL_FRAMES else 1
             _check_size(path, image.width, image.height, frames)
             if frames == 1:
                 return _rgb(image)
@@ -51,13 +52,13 @@ def read(path: str | PathLike[str]) -> np.ndarray:
 
 
 def write(path: str | PathLike[str], pixels: np.ndarray) -> None:
-    """Write an image (H, W, 3) or clip (T, H, W, 3), uint8, without loss, in the format of the path's ending."""
+    """Write an image (H, W, 3) as PNG or a clip (T, H, W, 3) as TIFF with one page a frame, uint8, without loss."""
     if pixels.ndim == 3:
-        Image.fromarray(pixels).save(path)
+        Image.fromarray(pixels).save(path, "PNG")
         return
     first, *rest = [Image.fromarray(frame) for frame in pixels]
-    # minimize_size off: WebP would merge frames that are equal and so change the number of frames.
-    first.save(path, save_all=True, append_images=rest, lossless=True, duration=50, minimize_size=False)
+    # Animated WebP, PNG and GIF merge frames that are equal, and so change the number of frames of a still scene.
+    first.save(path, "TIFF", save_all=True, append_images=rest, compression="tiff_deflate")
 
 
 def _check_size(path: Path, width: int, height: int, frames: int) -> None:
@@ -115,7 +116,14 @@ class Hdf5Rows:
     def __getitem__(self, index: int) -> np.ndarray:
         if self._rows is None:
             self._rows = h5py.File(self.path, "r")[self.dataset]
-        return self._rows[index]
+        try:
+            return self._rows[index]
+        except OSError as error:
+            raise TruncatedFileError(
+                f"row {index} of {self.dataset!r} cannot be read ({error})",
+                where=self.path,
+                remedy="Copy or download it again",
+            ) from error
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_rows": None}

@@ -43,7 +43,7 @@ class SessionScaler:
         unknown = [s for s in pd.unique(sessions) if s not in self.means_]
         if unknown:
             raise MismatchedIdsError(
-                f"session {unknown[0]!r} has no training data to learn its scale from",
+                f"session {unknown[0]} has no training data to learn its scale from",
                 remedy="Hold out stimuli instead of sessions, or standardise per run beforehand",
             )
 

@@ -204,7 +204,7 @@ class Stimuli:
         return self._hashes[key]
 
     def save(self, folder: str | PathLike[str], *, overwrite: bool = False) -> Stimuli:
-        """Write images as PNG, clips as lossless WebP, and ``stimuli.csv``; return what reads from there."""
+        """Write images as PNG, clips as TIFF (a page a frame), and ``stimuli.csv``; return what reads from there."""
         folder = Path(folder)
         table = self.table.drop(columns=["path", "index"], errors="ignore")
         with atomic_path(folder, overwrite=overwrite) as part:
@@ -217,6 +217,6 @@ class Stimuli:
     def _write(self, folder: Path, position: int) -> str:
         pixels = self.load(position)
         stem = hashlib.sha256(self.ids[position].encode()).hexdigest()[:8]
-        name = f"{position:06d}-{stem}{'.png' if pixels.ndim == 3 else '.webp'}"
+        name = f"{position:06d}-{stem}{'.png' if pixels.ndim == 3 else '.tiff'}"
         media.write(folder / name, pixels)
         return name

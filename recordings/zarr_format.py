@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from zarr.codecs import ZstdCodec
 
 from .coordinates import plain, roi_names
 from .errors import FormatError, NotFiniteError, ShapeError, TruncatedFileError
@@ -49,6 +50,8 @@ def write_group(
             chunks=tuple(max(c, 1) for c in chunks),
             dtype="float32",
             config={"write_empty_chunks": True},
+            # Without it a flipped bit would read as a plausible number.
+            compressors=[ZstdCodec(level=0, checksum=True)],
             dimension_names=("presentation", *(("time",) if middle else ()), "neuroid"),
             attributes={"penfield": penfield, "coordinates": " ".join([*presentations, *neuroids])},
         )
