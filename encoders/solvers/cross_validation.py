@@ -118,7 +118,7 @@ def leave_one_out_residuals(Y: Tensor, full: Spectrum, alpha: Tensor) -> Tensor:
     """Errors of predicting each sample from all the others, (n_samples, t).
 
     e_i = (y_i - yhat_i) / (1 - h_ii), with h the diagonal of the hat matrix, unpenalised columns included
-    (Allen 1974; Golub, Heath and Wahba 1979, eq. 1.4).
+    (Allen 1974; Golub, Heath and Wahba 1979).
     """
     projected, target = _project(Y, full)
     to_test = _scaled(full, alpha)
