@@ -116,7 +116,8 @@ def _run(path: Path, image: nib.Nifti1Image, grid: np.ndarray, source: Path, opt
     n, entities, sidecar = image.shape[3], _entities(path), _sidecar(path)
     events = _find_events(path, source, options)
     return Run(
-        partial(read_volumes, image, grid, 0, n),
+        partial(read_volumes, image, grid),
+        0,
         n,
         int(entities.get("run", 0)),
         entities.get("ses", 0),

@@ -1,7 +1,7 @@
 """Runs of a BOLD time series, cleaned and turned into one row a volume, block, trial or single-trial beta.
 
 Every unit but the volume is a linear map of the cleaned run, so that each comes down to one weight matrix
-(presentation, volume) a run. Memory holds one run of the masked voxels at a time.
+(presentation, volume) a run. Memory holds one run of the masked voxels at a time, or 512 volumes if these are wanted as they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from ..errors import InputError
 from .glm import trial_weights
 from .registry import Options
 
+Reading = Callable[[int, int], np.ndarray]
 Unit = Literal["volume", "block", "trial", "lsa", "lss"]
+
+_VOLUMES = 512
 
 
 class SeriesOptions(Options):
@@ -55,14 +58,16 @@ class Run:
 
     Attributes
     ----------
-    read : gives all of them, (volume, neuroid) float32. n : how many there are.
+    read : gives volumes ``start:stop`` of the series, (volume, neuroid) float32.
+    start : where in the series the run begins. n : how many volumes it has.
     name : run label; session : session label. where : the file that says what was shown, for errors.
     table : presentation columns of each volume, or None. conditions : (volume,) condition of each volume, or None.
     events : onset, duration, trial_type, or None. confounds : (volume, regressor) or None.
     tr : seconds a volume. first : time of the first volume, seconds.
     """
 
-    read: Callable[[], np.ndarray]
+    read: Reading
+    start: int
     n: int
     name: Any = 0
     session: Any = 0
@@ -79,14 +84,22 @@ class Run:
         """(volume,) acquisition times in seconds from the start of the run."""
         return self.first + self.tr * np.arange(self.n)
 
+    def rows(self, begin: int, end: int) -> np.ndarray:
+        """Volumes ``begin:end`` of the run, (volume, neuroid) float32."""
+        return self.read(self.start + begin, self.start + end)
+
 
 def series_blocks(runs: list[Run], options: SeriesOptions) -> Iterator[np.ndarray]:
-    """Rows of each run in turn, float32."""
+    """Rows of each run in turn, float32; volumes that nothing is done to come in smaller blocks."""
     is_glm = options.unit in ("lsa", "lss")
+    cleaned = options.detrend or options.scale
     for run in runs:
+        if options.unit == "volume" and not cleaned and run.confounds is None:
+            yield from (run.rows(begin, min(begin + _VOLUMES, run.n)) for begin in range(0, run.n, _VOLUMES))
+            continue
         # In a GLM the confounds stand in the design; taking them out beforehand as well would bias the betas.
         confounds = None if is_glm else run.confounds
-        values = clean_run(run.read(), detrend=options.detrend, scale=options.scale, confounds=confounds)
+        values = clean_run(run.rows(0, run.n), detrend=options.detrend, scale=options.scale, confounds=confounds)
         _, weights = run_rows(run, options)
         yield values if weights is None else (weights @ values).astype(np.float32)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,9 +12,7 @@ import pandas as pd
 
 from ..errors import FormatError, ShapeError
 from .files import need, read_table
-from .series import Run, SeriesOptions
-
-Reading = Callable[[int, int], np.ndarray]
+from .series import Reading, Run, SeriesOptions
 
 
 class TimingOptions(SeriesOptions):
@@ -69,7 +65,7 @@ def _by_run(read: Reading, table: pd.DataFrame, n: int, path: Path) -> list[tupl
         raise FormatError("the volumes of a run do not follow each other", where=path, remedy="Sort the volumes by run")
     runs = []
     for (start, stop), (session, name) in zip(pairwise(bounds), names, strict=True):
-        run = Run(partial(read, start, stop), stop - start, name, session, where=str(path))
+        run = Run(read, start, stop - start, name, session, where=str(path))
         runs.append((run, table.iloc[start:stop].reset_index(drop=True)))
     return runs
 
@@ -80,7 +76,7 @@ def _equal_runs(read: Reading, n: int, tr: float, options: TimingOptions, source
         raise ShapeError(f"{n} volumes are not a whole number of runs of {length}", where=source)
     where = str(options.events or source)
     starts = range(0, n, length)
-    runs = [Run(partial(read, s, s + length), length, k, where=where, tr=tr) for k, s in enumerate(starts)]
+    runs = [Run(read, s, length, k, where=where, tr=tr) for k, s in enumerate(starts)]
     if options.events is None:
         return runs
     events = _event_table(options.events, len(runs))

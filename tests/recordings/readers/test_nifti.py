@@ -279,3 +279,17 @@ def test_an_empty_mask_and_a_missing_one(blocks, tmp_path):
     (folder / "mask.nii.gz").unlink()
     with pytest.raises(InputError, match="no mask beside it"):
         import_recording("nifti", folder, tmp_path / "r.zarr")
+
+
+def test_a_long_beta_series_is_read_in_blocks(tmp_path, rng):
+    n = 1300
+    data = rng.normal(size=(3, 2, 1, n)).astype(np.float32)
+    write_image(tmp_path / "bold.nii.gz", data)
+    write_image(tmp_path / "mask.nii.gz", np.ones((3, 2, 1), np.uint8))
+    pd.DataFrame({"stimulus_id": [f"s{i}" for i in range(n)]}).to_csv(tmp_path / "p.csv", index=False)
+    seen = []
+    recording = import_recording(
+        "nifti", tmp_path, tmp_path / "r.zarr", presentations=tmp_path / "p.csv", on_event=lambda e: seen.append(e.done)
+    ).recording
+    assert seen == [0, 512, 1024, 1300]
+    np.testing.assert_array_equal(recording.values, data.reshape(6, n).T)
