@@ -17,7 +17,7 @@ ROI_SEPARATOR = "|"
 
 def presentation_table(table: Table) -> pd.DataFrame:
     """One row a presentation, with stimulus_id, repetition, session and run filled in and checked."""
-    rows = pd.DataFrame(table).reset_index(drop=True)
+    rows = _named(pd.DataFrame(table).reset_index(drop=True))
     if "stimulus_id" not in rows:
         raise InputError("presentations lack the column 'stimulus_id'", remedy=f"There are: {', '.join(rows)}")
     rows["stimulus_id"] = rows["stimulus_id"].astype(str)
@@ -39,7 +39,7 @@ def presentation_table(table: Table) -> pd.DataFrame:
 def neuroid_table(table: Table | None, n: int) -> pd.DataFrame:
     """One row a neuroid, with unique ids; `n` rows named n0, n1, ... where there is no table."""
     given = {"neuroid_id": [f"n{i}" for i in range(n)]} if table is None else table
-    rows = pd.DataFrame(given).reset_index(drop=True)
+    rows = _named(pd.DataFrame(given).reset_index(drop=True))
     if "neuroid_id" not in rows:
         rows.insert(0, "neuroid_id", [f"n{i}" for i in range(len(rows))])
     rows["neuroid_id"] = rows["neuroid_id"].astype(str)
@@ -47,6 +47,20 @@ def neuroid_table(table: Table | None, n: int) -> pd.DataFrame:
     if twice.any():
         raise DuplicateIdError(f"neuroid id {rows.loc[twice, 'neuroid_id'].iloc[0]!r} occurs twice")
     return rows
+
+
+def _named(table: pd.DataFrame) -> pd.DataFrame:
+    # Zarr lists coordinates by names set apart by spaces, so that a name with a space in it would be lost.
+    return table.rename(columns={c: "_".join(str(c).split()) for c in table})
+
+
+def check_names(presentations: pd.DataFrame, neuroids: pd.DataFrame) -> None:
+    """Raise `DuplicateIdError` if both tables have a column of one name, since one would hide the other."""
+    both = [c for c in presentations if c in neuroids]
+    if both:
+        raise DuplicateIdError(
+            f"coordinate {both[0]!r} describes presentations and neuroids alike", remedy="Rename one of the columns"
+        )
 
 
 def check_shape(shape: tuple[int, ...], presentations: pd.DataFrame, neuroids: pd.DataFrame, time: Any) -> None:

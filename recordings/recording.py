@@ -14,6 +14,7 @@ import xarray as xr
 
 from .coordinates import (
     Table,
+    check_names,
     check_shape,
     constant_columns,
     coordinate_table,
@@ -80,6 +81,7 @@ class Recording:
         values = np.asarray(values, np.float32)
         presentations = presentation_table(presentations)
         neuroids = neuroid_table(neuroids, values.shape[-1] if values.ndim else 0)
+        check_names(presentations, neuroids)
         check_shape(values.shape, presentations, neuroids, time)
         self.space = space or Space()
         self.declared_rois = tuple(rois) if rois is not None else roi_names(neuroids)
@@ -381,11 +383,13 @@ def write_recording(
     overwrite : replace what stands at `path`.
     allow_nan : keep NaN (undefined time bins, say) instead of raising `NotFiniteError`.
     """
+    shown, units = presentation_table(presentations), neuroid_table(neuroids, len(pd.DataFrame(neuroids)))
+    check_names(shown, units)
     write_group(
         path,
         blocks,
-        presentation_table(presentations),
-        neuroid_table(neuroids, len(pd.DataFrame(neuroids))),
+        shown,
+        units,
         meta={
             "space": (space or Space()).to_dict(),
             "rois": None if rois is None else list(rois),

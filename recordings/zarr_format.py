@@ -82,11 +82,21 @@ def open_group(path: str | PathLike[str]) -> tuple[xr.DataArray, dict[str, Any]]
             remedy="Import the source again with this version of Penfield",
         )
     _check_whole(path)
-    # Strings as Python objects, as in memory: scikit-learn and scipy do not take NumPy's StringDType.
-    strings = {n: (c.dims, c.values.astype(object)) for n, c in data.coords.items() if c.dtype.kind == "T"}
-    data = data.assign_coords(strings)
-    data.encoding["source"] = str(path)
-    return data, meta
+    return _like_in_memory(data, path), meta
+
+
+def _like_in_memory(data: xr.DataArray, path: Path) -> xr.DataArray:
+    # The order in which they were written, not that of the folder; strings as Python objects, since scikit-learn and
+    # scipy do not take NumPy's StringDType.
+    written = data.encoding.get("coordinates", "").split()
+    names = sorted(data.coords, key=lambda name: written.index(name) if name in written else len(written))
+    coords: dict[Any, Any] = {name: data.coords[name].variable for name in names}
+    for name, column in coords.items():
+        if column.dtype.kind == "T":
+            coords[name] = (column.dims, column.values.astype(object))
+    ordered = data.reset_coords(drop=True).assign_coords(coords)
+    ordered.encoding |= {"source": str(path)}
+    return ordered
 
 
 def _fill(array: zarr.Array, blocks: Iterable[np.ndarray], neuroids: pd.DataFrame, allow_nan: bool) -> None:

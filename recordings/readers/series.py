@@ -1,7 +1,8 @@
 """Runs of a BOLD time series, cleaned and turned into one row a volume, block, trial or single-trial beta.
 
 Every unit but the volume is a linear map of the cleaned run, so that each comes down to one weight matrix
-(presentation, volume) a run. Memory holds one run of the masked voxels at a time, or 512 volumes if these are wanted as they are.
+(presentation, volume) a run. Memory holds one run of the masked voxels at a time, or 512 volumes if these are wanted as
+they are.
 """
 
 from __future__ import annotations

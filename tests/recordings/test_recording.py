@@ -98,13 +98,14 @@ def test_matching_by_id(rng):
         recording.match(["s0", "s0"])
 
 
-def test_round_trip_on_disk_is_lazy_and_exact(rng, tmp_path, monkeypatch):
+def test_round_trip_on_disk_is_lazy_and_exact(rng, tmp_path):
     space = Space.surface("fsaverage5", (10242, 10242))
     recording = make(rng, space=space, attrs={"units": "percent", "subject": "s1"}, rois=["V1", "V3"])
     recording.save(tmp_path / "r.zarr")
     again = Recording.load(tmp_path / "r.zarr")
     assert again.space == space and again.attrs == recording.attrs and again.declared_rois == ("V1", "V3")
-    pd.testing.assert_frame_equal(again.presentations[list(recording.presentations)], recording.presentations)
+    pd.testing.assert_frame_equal(again.presentations, recording.presentations)
+    pd.testing.assert_frame_equal(again.neuroids, recording.neuroids)
     assert again.stimulus_ids.dtype == object and isinstance(again.stimulus_ids[0], str)
     part = again.take(neuroid=[0, 2])
     # Nothing was read so far: once the chunks are gone only reading fails.
@@ -117,6 +118,20 @@ def test_round_trip_on_disk_is_lazy_and_exact(rng, tmp_path, monkeypatch):
         chunk.rename(chunk.with_suffix(""))
     np.testing.assert_array_equal(part.values, recording.values[:, [0, 2]])
     assert again.fingerprint() == recording.fingerprint() != part.fingerprint()
+
+
+def test_names_with_spaces_survive_and_names_on_both_sides_are_refused(rng, tmp_path):
+    table = {"stimulus_id": ["a", "b"], "reaction time": [1, 2]}
+    saved = Recording(rng.normal(size=(2, 3)), table).save(tmp_path / "r.zarr")
+    assert list(saved.presentation("reaction_time")) == [1, 2]
+    table = {"stimulus_id": ["a", "b"], "roi": ["x", "y"]}
+    neuroids = {"roi": ["V1", "V2", "V3"]}
+    for make_it in (
+        lambda: Recording(rng.normal(size=(2, 3)), table, neuroids),
+        lambda: write_recording(tmp_path / "s.zarr", [np.zeros((2, 3))], table, neuroids),
+    ):
+        with pytest.raises(DuplicateIdError, match="'roi' describes presentations and neuroids alike"):
+            make_it()
 
 
 def test_time_dims_survive(rng, tmp_path):
