@@ -55,7 +55,7 @@ def read_volumes(image: nib.Nifti1Image, grid: np.ndarray, start: int, stop: int
             remedy="Resample the mask to the volumes",
         )
     values = np.empty((stop - start, int(grid.sum())), np.float32)
-    step = max(1, BLOCK_BYTES // (8 * int(np.prod(shape[:3]))))
+    step = max(1, BLOCK_BYTES // (32 * int(np.prod(shape[:3]))))
     for first in range(start, stop, step):
         last = min(first + step, stop)
         values[first - start : last - start] = _volumes(image, first, last)[grid].T
