@@ -1,4 +1,5 @@
-"""The miniature world: procedural scenes with images, depth, captions, meshes and clips.
+"""The miniature world: procedural scenes with images, depth, captions, meshes and clips, and
+subjects who saw them.
 
 It lets every method run on a laptop without a network, against a truth that is known. It is never to be mistaken for
 real data.
@@ -6,6 +7,7 @@ real data.
 
 from __future__ import annotations
 
+from .brain import SimulatedBrain, simulate_subject, true_features
 from .captions import caption
 from .clips import Clip, clip
 from .meshes import mesh, sdf
@@ -19,10 +21,13 @@ __all__ = [
     "Clip",
     "Rendered",
     "Scenes",
+    "SimulatedBrain",
     "caption",
     "clip",
     "make_stimuli",
     "mesh",
     "render",
     "sdf",
+    "simulate_subject",
+    "true_features",
 ]

@@ -1,0 +1,241 @@
+"""Simulated brains: what a subject who looked at scenes would have answered, with everything planted written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recordings.errors import InputError
+from recordings.events import OnEvent, Stop, report
+from recordings.recording import Recording
+from recordings.subject import Subject
+
+from .channels import N_ORIENTATIONS, RETINAS, channels, gaussian
+from .cortex import REGIONS, RETINOTOPIC, SPACE, layout
+from .pictures import make_stimuli
+from .render import Rendered, render
+from .scenes import CATEGORIES, GROUPS, Scenes
+
+_REFERENCE = {"n": 600, "seed": 7_919}
+_NOISE_STREAM, _WIRING_STREAM, _ORDER_STREAM = 1, 2, 3
+_JITTER = 0.05
+_TUNING = 1.5
+
+
+@dataclass(frozen=True)
+class SimulatedBrain:
+    """One subject's wiring: planted receptive fields and tuning, from (seed, subject) alone.
+
+    Attributes
+    ----------
+    neuroids : `cortex.layout` with the columns planted_x, planted_y, planted_size (receptive field, units of half the
+        image, NaN without a map).
+    weights : by region, (channel, neuroid) on channels standardised by the reference scenes; a neuroid's noiseless
+        response has mean 0 and variance 1 over these.
+    """
+
+    seed: int
+    subject: int
+    neuroids: pd.DataFrame
+    weights: dict[str, np.ndarray]
+
+    @classmethod
+    def wire(cls, seed: int = 0, subject: int = 0) -> SimulatedBrain:
+        """Draw receptive fields and tuning. Subjects share the layout and differ in both."""
+        rng = np.random.default_rng([seed, subject, _WIRING_STREAM])
+        neuroids = layout()
+        jitter = rng.normal(0, _JITTER, (len(neuroids), 2))
+        inside = np.sign(neuroids["field_x"]) * (neuroids["field_x"] + jitter[:, 0]).abs()
+        neuroids["planted_x"] = inside.clip(-0.75, 0.75)
+        neuroids["planted_y"] = (neuroids["field_y"] + jitter[:, 1]).clip(-0.75, 0.75)
+        neuroids["planted_size"] = neuroids["region"].map({n: RETINAS[n].size for n in RETINOTOPIC})
+        _, std, covariance = _reference()
+        weights = {}
+        for name in REGIONS:
+            rows = neuroids[neuroids["region"] == name]
+            raw = _receptive_fields(name, rows, rng) if name in RETINOTOPIC else _mixtures(name, len(rows), rng)
+            raw = raw * (std[name][:, None] if name in RETINOTOPIC else 1)
+            variance = np.einsum("cn,cd,dn->n", raw, covariance[name], raw)
+            weights[name] = (raw / np.sqrt(variance)).astype(np.float32)
+        return cls(seed, subject, neuroids.drop(columns=["field_x", "field_y"]), weights)
+
+    def respond(self, scenes: Scenes, rendered: Rendered) -> np.ndarray:
+        """Noiseless responses, (n, neuroid) float32; a scene's do not depend on the others."""
+        features = standardised_channels(scenes, rendered)
+        responses = np.empty((len(scenes), len(self.neuroids)), np.float32)
+        for name, weights in self.weights.items():
+            responses[:, self.neuroids["region"] == name] = features[name] @ weights
+        return responses
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write everything planted to an .npz: one array a column of `neuroids`, ``weights.<region>``."""
+        columns = {c: self.neuroids[c].to_numpy() for c in self.neuroids}
+        plain = {c: v.astype(str) if v.dtype == object else v for c, v in columns.items()}
+        weights = {f"weights.{name}": w for name, w in self.weights.items()}
+        keys = {"seed": np.int64(self.seed), "subject": np.int64(self.subject)}
+        np.savez_compressed(Path(path), **(keys | plain | weights))
+
+
+def simulate_subject(
+    scenes: Scenes,
+    rendered: Rendered | None = None,
+    *,
+    seed: int = 0,
+    subject: int = 0,
+    noise_ceiling: float = 0.7,
+    repetitions: int = 3,
+    sessions: int = 1,
+    session_offset: float = 0.0,
+    session_gain: float = 0.0,
+    on_event: OnEvent | None = None,
+    stop: Stop | None = None,
+) -> Subject:
+    """A simulated subject who saw every scene `repetitions` times, in shuffled order.
+
+    Response = noiseless response + Gaussian noise of variance repetitions (1 - NC) / NC, so that the mean over all
+    repetitions has the noise ceiling NC.
+
+    Parameters
+    ----------
+    scenes, rendered : what was shown; rendered here if not given.
+    seed, subject : wiring, order and noise follow from these; noise is keyed by (seed, subject, scene, repetition).
+    noise_ceiling : NC, fraction of variance in (0, 1), of the mean over repetitions.
+    sessions : how many sessions the presentations are spread over.
+    session_offset, session_gain : s.d. over sessions of an added constant and of a relative gain, neuroid by neuroid.
+
+    Returns
+    -------
+    Subject; its neuroids carry planted_x, planted_y, planted_size and planted_noise_ceiling, the last for the variance
+    that the shown scenes really have.
+
+    Raises
+    ------
+    InputError : a noise ceiling outside (0, 1), or fewer than one repetition or session.
+    """
+    if not 0 < noise_ceiling < 1 or repetitions < 1 or not 1 <= sessions <= len(scenes) * repetitions:
+        raise InputError(
+            f"noise ceiling {noise_ceiling}, {repetitions} repetitions, {sessions} sessions",
+            where="simulate_subject",
+            remedy="Give a ceiling between 0 and 1, and at least one repetition and session",
+        )
+    rendered = render(scenes, on_event=on_event, stop=stop) if rendered is None else rendered
+    brain = SimulatedBrain.wire(seed, subject)
+    signal = brain.respond(scenes, rendered)
+    noise_variance = repetitions * (1 - noise_ceiling) / noise_ceiling
+    shown = signal.var(0, dtype=np.float64)
+    brain.neuroids["planted_noise_ceiling"] = shown / (shown + noise_variance / repetitions)
+    table = _presentations(scenes, repetitions, sessions, np.random.default_rng([seed, subject, _ORDER_STREAM]))
+    values = signal[table["row"]] + np.sqrt(noise_variance) * _noise(brain, scenes, table, on_event, stop)
+    values = _drift(values, table["session"].to_numpy(), session_offset, session_gain, brain)
+    recording = Recording(
+        values.astype(np.float32),
+        table.drop(columns="row"),
+        brain.neuroids.drop(columns="region"),
+        space=SPACE,
+        attrs={"source": "simulated", "seed": seed, "subject": subject, "noise_ceiling": noise_ceiling},
+    )
+    return Subject(
+        f"subject-{subject + 1:02d}", recording, make_stimuli(scenes, rendered=rendered), {"simulated": True}
+    )
+
+
+def true_features(scenes: Scenes, rendered: Rendered, regions: tuple[str, ...] = tuple(REGIONS)) -> np.ndarray:
+    """The channels that the simulated regions read, standardised, side by side, (n, channel) float32."""
+    features = standardised_channels(scenes, rendered)
+    return np.concatenate([features[name] for name in regions], 1)
+
+
+def standardised_channels(scenes: Scenes, rendered: Rendered) -> dict[str, np.ndarray]:
+    """`channels` by region, flattened to (n, channel) and standardised by the reference scenes."""
+    mean, std, _ = _reference()
+    flat = {name: c.reshape(len(scenes), -1) for name, c in channels(scenes, rendered).items()}
+    return {name: (c - mean[name]) / std[name] for name, c in flat.items()}
+
+
+@lru_cache(1)
+def _reference() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    # Constants of the world, so that a scene's response does not depend on what else is simulated.
+    scenes = Scenes.sample(_REFERENCE["n"], seed=_REFERENCE["seed"])
+    found = {k: c.reshape(len(scenes), -1).astype(np.float64) for k, c in channels(scenes, render(scenes)).items()}
+    mean = {k: c.mean(0) for k, c in found.items()}
+    std = {k: np.maximum(c.std(0), 1e-6) for k, c in found.items()}
+    covariance = {k: np.cov(((c - mean[k]) / std[k]).T, bias=True) for k, c in found.items()}
+    single = {k: v.astype(np.float32) for k, v in mean.items()}, {k: v.astype(np.float32) for k, v in std.items()}
+    return *single, covariance
+
+
+def _receptive_fields(name: str, rows: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+    # Weights on raw channels, (bump x channel, neuroid): place times tuning.
+    retina = RETINAS[name]
+    place = gaussian(retina.centres, rows[["planted_x", "planted_y"]].to_numpy(), retina.spread / 32)
+    tuning = _tuning(name, len(rows), rng)
+    return np.einsum("bn,cn->bcn", place, tuning).reshape(-1, len(rows))
+
+
+def _tuning(name: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    if name in ("V1", "V2"):
+        preferred = np.pi * np.arange(N_ORIENTATIONS)[:, None] / N_ORIENTATIONS - rng.uniform(0, np.pi, n)
+        return np.exp(_TUNING * np.cos(2 * preferred))
+    if name == "V3":
+        # The two maps have different units; each gets a share of the variance between a third and two thirds.
+        _, std, _ = _reference()
+        share = rng.uniform(1 / 3, 2 / 3, n)
+        scale = std["V3"].reshape(-1, 2).mean(0)
+        return np.stack([share / scale[0], (1 - share) / scale[1]])
+    return rng.normal(size=(3, n))
+
+
+def _mixtures(name: str, n: int, rng: np.random.Generator) -> np.ndarray:
+    weights = rng.normal(size=(_reference()[0][name].size, n))
+    if name == "MTL":
+        return weights
+    # A patch answers to its group, a little to the other categories, and to how its object looks.
+    member = np.isin(CATEGORIES, GROUPS[name])
+    weights[: len(CATEGORIES)] *= 0.15
+    weights[: len(CATEGORIES)][member] += 2
+    weights[len(CATEGORIES) :] *= 0.7
+    return weights
+
+
+def _presentations(scenes: Scenes, repetitions: int, sessions: int, rng: np.random.Generator) -> pd.DataFrame:
+    # Each repetition is one pass through all scenes, in an order of its own.
+    rows = np.concatenate([rng.permutation(len(scenes)) for _ in range(repetitions)])
+    session = np.arange(len(rows)) * sessions // len(rows)
+    return pd.DataFrame(
+        {
+            "row": rows,
+            "stimulus_id": scenes.stimulus_id[rows],
+            "repetition": np.repeat(np.arange(repetitions), len(scenes)),
+            "session": session,
+            "run": np.repeat(np.arange(repetitions), len(scenes)),
+            "category": scenes.category_names[rows],
+        }
+    )
+
+
+def _noise(
+    brain: SimulatedBrain, scenes: Scenes, table: pd.DataFrame, on_event: OnEvent | None, stop: Stop | None
+) -> np.ndarray:
+    noise = np.empty((len(table), len(brain.neuroids)), np.float32)
+    for k, (row, repetition) in enumerate(zip(table["row"], table["repetition"], strict=True)):
+        if k % 256 == 0:
+            report(on_event, stop, "simulate", k, len(table))
+        key = [brain.seed, brain.subject, _NOISE_STREAM, int(scenes.seed[row]), int(scenes.scene_id[row]), repetition]
+        noise[k] = np.random.default_rng(key).standard_normal(noise.shape[1], dtype=np.float32)
+    return noise
+
+
+def _drift(values: np.ndarray, session: np.ndarray, offset: float, gain: float, brain: SimulatedBrain) -> np.ndarray:
+    if not offset and not gain:
+        return values
+    draws = [
+        np.random.default_rng([brain.seed, brain.subject, _ORDER_STREAM, int(s)]).normal(size=(2, values.shape[1]))
+        for s in range(int(session.max()) + 1)
+    ]
+    offsets, gains = np.stack(draws, 1).astype(np.float32)
+    return values * (1 + gain * gains[session]) + offset * offsets[session]
