@@ -100,16 +100,24 @@ class _Filling:
 
     def run(self) -> Unreadable | None:
         errors: dict[str, Unreadable] = {}
+        unreadable_chunks: list[int] = []
         done = len(self.ids) - sum(len(self._members(k)) for k in self.missing)
         report(self.job.on_event, self.job.stop, "extract", done, len(self.ids), computed=0)
         for chunk, futures in self._prefetched():
             ready = self._collect(futures, errors)
-            self._fill(chunk, ready, errors)
+            if ready or all(store.exists for store in self.missing[chunk]):
+                self._fill(chunk, ready)
+            else:
+                unreadable_chunks.append(chunk)
             done += len(self._members(chunk))
             report(
                 self.job.on_event, self.job.stop, "extract", done, len(self.ids),
                 computed=len(ready), unreadable=[str(e.where) for e in errors.values()],
             )  # fmt: skip
+        if not all(store.exists for store in self.stores):
+            raise _summary(errors, len(self.ids)) or InputError("no stimuli")
+        for chunk in unreadable_chunks:
+            self._fill(chunk, {})
         for store in self.stores:
             store.finish(self.ids, self._holes(store))
         return _summary(errors, len(self.ids))
@@ -118,9 +126,11 @@ class _Filling:
         return self.ids[chunk * self.batch_size : (chunk + 1) * self.batch_size]
 
     def _lacking(self, chunk: int) -> list[LayerStore]:
-        members = self._members(chunk)
-        hashes = [self.job.rows.content_hash(i) if i in self.job.rows else None for i in members]
-        return [store for store in self.stores if not _whole(self.journals[store.layer].get(chunk), hashes)]
+        written = [s for s in self.stores if chunk in self.journals[s.layer] and s.has_chunk(chunk)]
+        # Hashing reads every file: only where there is something to compare with.
+        rows, members = self.job.rows, self._members(chunk) if written else []
+        hashes = [rows.content_hash(i) if i in rows else None for i in members]
+        return [s for s in self.stores if s not in written or not _whole(self.journals[s.layer][chunk], hashes)]
 
     def _prefetched(self) -> Iterator[tuple[int, dict[str, Future[tuple[str, Prepared]]]]]:
         """The missing chunks with their stimuli; the next batch is read while one is computed."""
@@ -148,14 +158,9 @@ class _Filling:
                 errors[stimulus_id] = error
         return ready
 
-    def _fill(self, chunk: int, ready: dict[str, tuple[str, Prepared]], errors: dict[str, Unreadable]) -> None:
+    def _fill(self, chunk: int, ready: dict[str, tuple[str, Prepared]]) -> None:
         lacking = self.missing[chunk]
-        if not ready:
-            if any(not store.exists for store in lacking):
-                raise next(iter(errors.values()))
-            values = {store.layer: np.empty((0, *store.array.shape[1:]), np.float32) for store in lacking}
-        else:
-            values = self._values(lacking, ready)
+        values: dict[str, Any] = self._values(lacking, ready) if ready else {store.layer: () for store in lacking}
         for store in lacking:
             self._write(store, chunk, dict(zip(ready, values[store.layer], strict=True)), ready)
 
@@ -206,7 +211,7 @@ class _Filling:
             "readout": job.readout,
             "asked_reduction": job.asked_reduction,
             "reduction": job.reductions[store.layer].fingerprint() if store.layer in job.reductions else None,
-            "grid": list(job.rows.extractor.grid(store.layer) or []) or None,
+            "grid": list(job.rows.extractor.grid(store.layer) or []) if job.readout == "tokens" else None,
         }
         store.create(example, len(self.ids), self.batch_size, job.dtype, attrs)
 
@@ -216,12 +221,10 @@ class _Filling:
                 for row, content in enumerate(journal[chunk]) if not content]  # fmt: skip
 
 
-def _whole(recorded: list[str] | None, hashes: Sequence[str | None]) -> bool:
+def _whole(recorded: list[str], hashes: Sequence[str | None]) -> bool:
     """Whether a journal's line stands for these stimuli; None where a stimulus is not at hand to compare."""
-    return (
-        recorded is not None
-        and len(recorded) == len(hashes)
-        and all(now is None or now == then for now, then in zip(hashes, recorded, strict=True))
+    return len(recorded) == len(hashes) and all(
+        now is None or now == then for now, then in zip(hashes, recorded, strict=True)
     )
 
 
@@ -230,8 +233,5 @@ def _summary(errors: dict[str, Unreadable], n: int) -> Unreadable | None:
         return None
     first = next(iter(errors.values()))
     more = f" ({len(errors)} of {n} stimuli cannot be read)" if len(errors) > 1 else ""
-    return type(first)(
-        first.what + more,
-        where=first.where,
-        remedy="All others are stored. Replace it and run the same command again, or leave it out",
-    )
+    remedy = "All others are stored. Replace it and run the same command again, or leave it out"
+    return type(first)(first.what + more, where=first.where, remedy=remedy if len(errors) < n else first.remedy)

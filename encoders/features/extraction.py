@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .batches import Job, Rows
 from .extractor import FeatureExtractor
 from .features import Features
 from .reduction import Reduction, fit_pca, parse_reduction, random_projection
-from .store import LayerStore, open_store, part_of
+from .store import JOURNAL, LayerStore, open_store, part_of
 
 
 def extract(
@@ -71,7 +72,7 @@ def extract(
         remove(part_of(path))
     rows = Rows(extractor, stimuli, n_frames)
     work = path if path.exists() else part_of(path)
-    with disk_full_as_error(path):
+    with disk_full_as_error(path), _nothing_left_of_nothing(work, path):
         open_store(work, _attrs(extractor, n_frames))
         job = Job(rows, work, readout, batch_size, store_dtype, on_event, stop)
         for name in names:
@@ -88,6 +89,17 @@ def extract(
 
 
 UNREDUCED = ".unreduced"
+
+
+@contextmanager
+def _nothing_left_of_nothing(work: Path, path: Path) -> Iterator[None]:
+    """Remove a new store again if an error comes before its first chunk."""
+    try:
+        yield
+    except Exception:
+        if work != path and not any(work.rglob(JOURNAL)):
+            remove(work)
+        raise
 
 
 def _attrs(extractor: FeatureExtractor, n_frames: int | None) -> dict[str, Any]:
@@ -120,26 +132,29 @@ def _name(reduction: str | Reduction | None) -> str | None:
 
 
 def _prepare_reductions(job: Job, layers: Sequence[str], reduction: str | Reduction) -> None:
-    """Load, fit or take over the map of each layer, and keep it in the store."""
+    """Load, take over or make the map of each layer, and keep it in the store."""
     job.asked_reduction = _name(reduction)
-    kind, k = (None, 0) if isinstance(reduction, Reduction) else parse_reduction(reduction)
-    shapes = job.rows.extractor.readout_shapes(layers, job.readout)
+    homes = {layer: job.path / "reductions" / layer for layer in layers}
     for layer in layers:
-        home = job.path / "reductions" / layer
-        if home.exists():
-            job.reductions[layer] = Reduction.from_pretrained(home)
-        elif isinstance(reduction, Reduction):
-            job.reductions[layer] = reduction
-        elif shapes[layer][-1] <= k:
-            continue
-        elif kind == "srp":
-            job.reductions[layer] = random_projection(shapes[layer][-1], k)
-        else:
-            # Features are computed once: unreduced into a store of their own, from which the map is fitted and applied.
-            job.unreduced[layer] = _unreduced(job, layers)[layer]
-            job.reductions[layer] = fit_pca(job.unreduced[layer], k, on_event=job.on_event, stop=job.stop)
-        if not home.exists():
-            job.reductions[layer].save_pretrained(home)
+        if homes[layer].exists():
+            job.reductions[layer] = Reduction.from_pretrained(homes[layer])
+    new = [layer for layer in layers if layer not in job.reductions]
+    made = dict.fromkeys(new, reduction) if isinstance(reduction, Reduction) else _fit(job, new, reduction)
+    for layer, fitted in made.items():
+        fitted.save_pretrained(homes[layer])
+        job.reductions[layer] = fitted
+
+
+def _fit(job: Job, layers: Sequence[str], asked: str) -> dict[str, Reduction]:
+    kind, k = parse_reduction(asked)
+    shapes = job.rows.extractor.readout_shapes(layers, job.readout) if layers else {}
+    widths = {layer: shape[-1] for layer, shape in shapes.items() if shape[-1] > k}
+    if kind == "srp":
+        return {layer: random_projection(width, k) for layer, width in widths.items()}
+    if widths:
+        # Features are computed once: unreduced into a store of their own, from which maps are fitted and applied.
+        job.unreduced = _unreduced(job, list(widths))
+    return {layer: fit_pca(job.unreduced[layer], k, on_event=job.on_event, stop=job.stop) for layer in widths}
 
 
 def _unreduced(job: Job, layers: Sequence[str]) -> dict[str, Features]:

@@ -145,6 +145,8 @@ class FeatureExtractor:
             return [self.backbone.preprocess(frame) for frame in sample_frames(stimulus, n_frames)]
         if self.modality == "video" and stimulus.ndim == 3:
             raise InputError(f"{self.uri} reads clips and was given an image")
+        if self.modality == "video" and n_frames not in (None, self.backbone.n_frames):
+            raise InputError(f"{self.uri} takes {self.backbone.n_frames} frames, not {n_frames}")
         return [self.backbone.preprocess(stimulus)]
 
     def compute(
@@ -174,7 +176,7 @@ class FeatureExtractor:
                 outputs = {PROJECTED: self.backbone.project(inputs)}
             else:
                 outputs = {
-                    layer: read_out(output, readout, self.backbone.layout, mask)
+                    layer: read_out(output.float(), readout, self.backbone.layout, mask)
                     for layer, output in self._capture(inputs, layers).items()
                 }
         return {layer: output.float().cpu().numpy() for layer, output in outputs.items()}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor, nn
@@ -70,9 +71,16 @@ def _text(name: str, model: Any) -> Backbone:
     def project(inputs: dict[str, Tensor]) -> Tensor:
         return model.encode_text(inputs["text"])
 
+    def preprocess(caption: str) -> dict[str, Tensor]:
+        tokens = tokenizer([caption])[0]
+        if not isinstance(tokenizer, open_clip.SimpleTokenizer):
+            return {"text": tokens}
+        # The end of the text has the largest id; padding follows.
+        return {"text": tokens, "attention_mask": (torch.arange(len(tokens)) <= tokens.argmax()).long()}
+
     return Backbone(
         module=model,
-        preprocess=lambda caption: {"text": tokenizer([caption])[0]},
+        preprocess=preprocess,
         forward=project,
         preprocessing=f"open_clip tokenizer, {tokenizer.context_length} tokens",
         modality="text",

@@ -39,7 +39,8 @@ class Reduction(Artifact):
         explained_variance_ratio: np.ndarray | None = None,
     ):
         self.name = name
-        self.components = components
+        # A loaded map must give the same bits as the fitted one, so both have the same memory order.
+        self.components = np.ascontiguousarray(components) if isinstance(components, np.ndarray) else components
         self.mean = mean
         self.explained_variance_ratio = explained_variance_ratio
 

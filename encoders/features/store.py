@@ -200,15 +200,23 @@ class LayerStore:
             if isinstance(error, TruncatedFileError):
                 raise
             raise TruncatedFileError(
-                f"a chunk is damaged ({error})", where=self.folder, remedy="Delete the layer and extract it again"
+                f"a chunk is damaged ({error})",
+                where=self.folder,
+                remedy="Delete the layer's folder and run the same extraction again",
             ) from error
         return np.asarray(values, np.float32)
 
+    def has_chunk(self, chunk: int) -> bool:
+        """Whether the file of a chunk is there."""
+        return self._chunk_file(chunk).exists()
+
+    def _chunk_file(self, chunk: int) -> Path:
+        return self.folder / "c" / "/".join([str(chunk), *["0"] * (self.array.ndim - 1)])
+
     def _check_present(self, rows: np.ndarray) -> None:
         # A chunk that is gone would read as zeros.
-        tail = "/0" * (self.array.ndim - 1)
         for chunk in np.unique(rows // self.batch_size):
-            if not (self.folder / f"c/{chunk}{tail}").exists():
+            if not self.has_chunk(int(chunk)):
                 raise TruncatedFileError(
-                    f"chunk {chunk} is missing", where=self.folder, remedy="Delete the layer and extract it again"
+                    "is missing", where=self._chunk_file(int(chunk)), remedy="Run the same extraction again"
                 )

@@ -87,11 +87,11 @@ def _image(model: Any, folder: Path, config: Any, *, two_towers: bool) -> Backbo
 def _video(model: Any, folder: Path, takes: str) -> Backbone:
     config = model.config
     n_frames = int(getattr(config, "num_frames", None) or config.frames_per_clip)
-    processor = _video_processor(folder)
+    processor, options = _video_processor(folder)
 
     def preprocess(clip: np.ndarray) -> dict[str, Tensor]:
-        frames = list(sample_frames(clip, n_frames))
-        made = processor(frames, return_tensors="pt")
+        frames = sample_frames(clip, n_frames)
+        made = processor([frames] if options else list(frames), return_tensors="pt", **options)
         return {takes: next(made[key] for key in ("pixel_values_videos", "pixel_values") if key in made)[0]}
 
     def forward(inputs: dict[str, Tensor]) -> Any:
@@ -112,12 +112,12 @@ def _video(model: Any, folder: Path, takes: str) -> Backbone:
     )
 
 
-def _video_processor(folder: Path) -> Any:
+def _video_processor(folder: Path) -> tuple[Any, dict[str, bool]]:
+    """The processor, and what it must be told: those for video would choose frames by themselves."""
     try:
-        processor = AutoVideoProcessor.from_pretrained(folder)
+        return AutoVideoProcessor.from_pretrained(folder), {"do_sample_frames": False}
     except (ValueError, OSError, KeyError, TypeError):
-        return AutoImageProcessor.from_pretrained(folder)
-    return lambda frames, **kwargs: processor(videos=[np.stack(frames)], do_sample_frames=False, **kwargs)
+        return AutoImageProcessor.from_pretrained(folder), {}
 
 
 def _text(model: Any, folder: Path, two_towers: bool) -> Backbone:
@@ -186,5 +186,4 @@ def _last_block(model: nn.Module, tower: str) -> str:
 
 
 def _describe(processor: Any) -> str:
-    to_dict = getattr(processor, "to_dict", None)
-    return f"transformers {sorted(to_dict().items(), key=str)}" if to_dict else "transformers video processor"
+    return f"transformers {sorted(processor.to_dict().items(), key=str)}"
