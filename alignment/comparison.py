@@ -57,7 +57,7 @@ def bootstrap_comparisons(
     model : (pair,). rdms : (rdm, pair).
     """
     n_pairs = model.shape[-1]
-    n = int(round((1 + np.sqrt(1 + 8 * n_pairs)) / 2))
+    n = round((1 + np.sqrt(1 + 8 * n_pairs)) / 2)
     first, second = np.triu_indices(n, 1)
     orders = [_Order(v) for v in (model, *rdms)] if compare == "spearman" else []
     chunk = max(1, _CHUNK_BYTES // (8 * n_pairs))
