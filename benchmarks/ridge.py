@@ -7,6 +7,7 @@ leave-one-out for one alpha a target.
 
     python benchmarks/ridge.py            2,000 samples; 768 and 5,000 features; 20,000 targets
     python benchmarks/ridge.py --quick    4,000 targets
+    python benchmarks/ridge.py --banded   banded ridge: two bands, three draws of their weights
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import numpy as np
 N_TRAIN, N_TEST, N_FOLDS = 2000, 200, 5
 ALPHAS = np.logspace(0, 7, 15)
 TARGETS_BATCH = 4000
+GAMMAS = np.array([[0.5, 0.5], [0.9, 0.1], [0.1, 0.9]])
 Predictor = Callable[[np.ndarray], np.ndarray]
 
 
@@ -53,10 +55,7 @@ def penfield(X: np.ndarray, Y: np.ndarray) -> Predictor:
     from encoders.solvers import ridge_cv
 
     fit = ridge_cv(X, Y, ALPHAS, N_FOLDS)
-    if fit.solver == "primal":
-        return lambda new: new @ fit.weights + fit.intercept
-    centred = X - X.mean(0)
-    return lambda new: (new @ centred.T) @ fit.weights + fit.intercept
+    return lambda new: new @ fit.coefficients(X) + fit.intercept
 
 
 def himalaya_ridge(X: np.ndarray, Y: np.ndarray) -> Predictor:
@@ -93,7 +92,35 @@ def sklearn_loo(X: np.ndarray, Y: np.ndarray) -> Predictor:
     return RidgeCV(ALPHAS, alpha_per_target=True).fit(X, Y).predict
 
 
-SOLVERS = {f.__name__: f for f in (penfield, himalaya_ridge, himalaya_ridge_batched, himalaya_kernel, sklearn_loo)}
+def penfield_banded(X: np.ndarray, Y: np.ndarray) -> Predictor:
+    from encoders.solvers import banded_ridge_cv
+
+    bands = np.array_split(X, 2, axis=1)
+    fit = banded_ridge_cv(bands, Y, ALPHAS, N_FOLDS, gammas=GAMMAS)
+    return lambda new: new @ fit.coefficients(bands) + fit.intercept
+
+
+def himalaya_banded(X: np.ndarray, Y: np.ndarray) -> Predictor:
+    from himalaya.kernel_ridge import ColumnKernelizer, Kernelizer, MultipleKernelRidgeCV
+    from himalaya.ridge import GroupRidgeCV
+    from sklearn.pipeline import make_pipeline
+
+    options = {"n_iter": GAMMAS.astype(np.float32), "alphas": ALPHAS, "n_targets_batch": TARGETS_BATCH}
+    halves = np.array_split(np.arange(X.shape[1]), 2)
+    if X.shape[1] <= len(X):
+        groups = np.repeat([0, 1], [len(half) for half in halves])
+        options |= {"n_alphas_batch": 1, "progress_bar": False}
+        return _himalaya(GroupRidgeCV(groups, solver_params=options, fit_intercept=True, cv=N_FOLDS), X, Y)
+    kernels = ColumnKernelizer([(str(i), Kernelizer("linear"), half) for i, half in enumerate(halves)])
+    model = MultipleKernelRidgeCV(
+        "precomputed", solver_params=options | {"progress_bar": False}, fit_intercept=True, cv=N_FOLDS
+    )
+    return _himalaya(make_pipeline(kernels, model), X, Y)
+
+
+ONE_PENALTY = (penfield, himalaya_ridge, himalaya_ridge_batched, himalaya_kernel, sklearn_loo)
+BANDED = (penfield_banded, himalaya_banded)
+SOLVERS = {solver.__name__: solver for solver in ONE_PENALTY + BANDED}
 
 
 def measure(solver: str, folder: Path) -> dict[str, float]:
@@ -134,9 +161,8 @@ def run(solver: str, folder: Path) -> dict[str, float]:
     return json.loads(output)
 
 
-def compare(n_features: int, n_targets: int, repeats: int, skipped: tuple[str, ...]) -> dict[str, dict[str, float]]:
-    """All solvers in turns on one data set; the fastest run of each."""
-    names = [name for name in SOLVERS if name not in skipped]
+def compare(n_features: int, n_targets: int, repeats: int, names: list[str]) -> dict[str, dict[str, float]]:
+    """Solvers in turns on one data set; the fastest run of each."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         simulate(n_features, n_targets, Path(folder))
@@ -148,7 +174,7 @@ def compare(n_features: int, n_targets: int, repeats: int, skipped: tuple[str, .
 
 
 def print_table(n_features: int, n_targets: int, results: dict[str, dict[str, float]]) -> None:
-    own = results["penfield"]["cpu_seconds"]
+    own = next(row["cpu_seconds"] for name, row in results.items() if name.startswith("penfield"))
     print(f"\n{N_TRAIN} samples, {n_features} features, {n_targets} targets, one thread")
     print(f"{'solver':<24}{'CPU s':>8}{'over own':>10}{'extra MB':>10}{'test r':>10}")
     for name, row in results.items():
@@ -162,6 +188,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, nargs="+", default=[768, 5000])
     parser.add_argument("--targets", type=int)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--banded", action="store_true", help="two bands and three draws of their weights")
     parser.add_argument("--skip", nargs="*", default=[], choices=list(SOLVERS))
     parser.add_argument("--measure", choices=list(SOLVERS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -173,8 +200,10 @@ def main() -> None:
     summary = {}
     for n_features in arguments.features:
         # Unbatched, himalaya's primal form needs some 6 GB at 5,000 features.
-        skipped = (*arguments.skip, *(["himalaya_ridge"] if n_features > N_TRAIN else []))
-        results = compare(n_features, n_targets, arguments.repeats, skipped)
+        skipped = {*arguments.skip, *(["himalaya_ridge"] if n_features > N_TRAIN else [])}
+        solvers = BANDED if arguments.banded else ONE_PENALTY
+        names = [solver.__name__ for solver in solvers if solver.__name__ not in skipped]
+        results = compare(n_features, n_targets, arguments.repeats, names)
         print_table(n_features, n_targets, results)
         summary[str(n_features)] = results
     print(json.dumps({"n_samples": N_TRAIN, "n_targets": n_targets, "features": summary}))

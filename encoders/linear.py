@@ -156,7 +156,7 @@ class LinearEncoder(Artifact):
     def _folds(self, recording: Recording) -> Folds:
         """Folds that keep together what `group_by` names; the solver checks that they do not split a stimulus."""
         group_by = self.group_by or ("run" if self.delays else "stimulus_id")
-        if group_by == "stimulus_id" or not isinstance(self.cv, int):
+        if group_by == "stimulus_id" or not isinstance(self.cv, int | np.integer):
             return self.cv
         labels = run_labels(recording) if group_by == "run" else recording.presentation(group_by)
         return make_folds(len(recording), self.cv, labels)
@@ -301,7 +301,7 @@ class LinearEncoder(Artifact):
         """Arguments of the constructor, as JSON values."""
         return {
             "alphas": [float(a) for a in self.alphas],
-            "cv": self.cv if isinstance(self.cv, int | str) else len(self.cv),
+            "cv": self.cv if isinstance(self.cv, int | np.integer | str) else len(self.cv),
             "solver": self.solver,
             "scoring": self.scoring,
             "standardise": self.standardise,

@@ -52,6 +52,13 @@ class BandedRidgeFit(RidgeFit):
 
     gammas: NDArray[np.floating]
 
+    def coefficients(self, X: NDArray[np.floating] | Sequence[NDArray[np.floating]]) -> NDArray[np.floating]:
+        """Coefficients of the features, (n_features, t), bands stacked; X are the bands of the fit."""
+        weights: NDArray[np.floating] = np.asarray(self.weights)
+        if self.solver == "primal":
+            return weights
+        return np.vstack([(band - band.mean(0)).T @ weights * g for band, g in zip(X, self.gammas, strict=True)])
+
 
 def banded_ridge_cv(
     Xs: Sequence[ArrayLike2D],

@@ -49,7 +49,7 @@ class RidgeFit:
     """Result of `ridge_cv`, for t targets.
 
     weights : (n_features, t) coefficients where `solver` is "primal"; (n_samples, t) dual coefficients where it is
-        "kernel": the former are then ``(X - X.mean(0)).T @ weights``.
+        "kernel"; `coefficients` gives the former from the latter.
     intercept : (t,), prediction for X = 0 (and nuisance regressors at their training mean).
     alphas : (t,), chosen penalties; NaN for constant targets.
     cv_scores : (t,), cross-validated score at the chosen alpha; NaN for constant targets.
@@ -67,6 +67,11 @@ class RidgeFit:
     nuisance_mean: NDArray[np.floating] | None
     nuisance_coef: NDArray[np.floating] | None
     solver: str
+
+    def coefficients(self, X: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Coefficients of the features, (n_features, t), in memory; X are the features of the fit."""
+        weights: NDArray[np.floating] = np.asarray(self.weights)
+        return weights if self.solver == "primal" else (X - X.mean(0)).T @ weights
 
 
 def ridge_cv(

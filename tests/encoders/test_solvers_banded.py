@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from encoders.solvers import AlphaEdgeWarning, ConstantTargetWarning, banded_ridge_cv, ridge_cv
-from encoders.solvers.banded import BandedRidgeFit, draw_gammas
+from encoders.solvers.banded import draw_gammas
 from recordings.errors import Cancelled, InputError, NotFiniteError, ShapeError
 
 X6 = np.array([[1, 0, 2], [2, 1, 0], [0, 3, 1], [4, 1, 1], [3, 2, 5], [1, 4, 2]], dtype=float)
@@ -15,12 +15,6 @@ Y6 = np.array([[1, 2], [0, 1], [3, 1], [1, 5], [2, 2], [4, 0]], dtype=float)
 BANDED6 = np.array([[-0.223804, 0.771508], [0.755750, -0.331951], [0.183083, -0.103606]])
 ALPHAS = np.logspace(-2, 6, 9)
 pytestmark = pytest.mark.filterwarnings("ignore::encoders.solvers.AlphaEdgeWarning")
-
-
-def primal_weights(fit: BandedRidgeFit, Xs: list[np.ndarray]) -> np.ndarray:
-    if fit.solver == "primal":
-        return fit.weights
-    return np.vstack([(X - X.mean(0)).T @ fit.weights * g for X, g in zip(Xs, fit.gammas, strict=True)])
 
 
 def two_bands(rng: np.random.Generator, n: int, p: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -34,7 +28,7 @@ def two_bands(rng: np.random.Generator, n: int, p: int) -> tuple[list[np.ndarray
 def test_fixture(solver: str) -> None:
     bands = [X6[:, :2], X6[:, 2:]]
     fit = banded_ridge_cv(bands, Y6, [1.0], 3, gammas=[[2.0, 0.5]], solver=solver)
-    weights = primal_weights(fit, bands)
+    weights = fit.coefficients(bands)
     np.testing.assert_allclose(weights, BANDED6, atol=1e-6)
     np.testing.assert_allclose(fit.intercept, Y6.mean(0) - X6.mean(0) @ BANDED6, atol=1e-5)
 
@@ -44,7 +38,7 @@ def test_equal_weights_are_plain_ridge(rng: np.random.Generator, solver: str) ->
     Xs, Y = two_bands(rng, 60, 8)
     banded = banded_ridge_cv(Xs, Y, ALPHAS, 4, gammas=[[1.0, 1.0]], solver=solver)
     plain = ridge_cv(np.hstack(Xs), Y, ALPHAS, 4)
-    np.testing.assert_allclose(primal_weights(banded, Xs), plain.weights, atol=1e-10)
+    np.testing.assert_allclose(banded.coefficients(Xs), plain.weights, atol=1e-10)
     np.testing.assert_allclose(banded.intercept, plain.intercept, atol=1e-9)
     np.testing.assert_allclose(banded.cv_scores, plain.cv_scores, atol=1e-12)
 
@@ -68,7 +62,7 @@ def test_same_choice_as_himalaya(rng: np.random.Generator, p: int) -> None:
     fit = banded_ridge_cv(Xs, Y, ALPHAS, 4, gammas=draws)
     assert fit.solver == ("primal" if 2 * p < 80 else "kernel")
     np.testing.assert_allclose(np.log(fit.gammas / fit.alphas), deltas, atol=1e-6)
-    np.testing.assert_allclose(primal_weights(fit, Xs), weights, atol=1e-6)
+    np.testing.assert_allclose(fit.coefficients(Xs), weights, atol=1e-6)
     np.testing.assert_allclose(fit.intercept, intercept, atol=1e-6)
 
 
@@ -115,9 +109,7 @@ def test_nuisance_is_not_penalised(rng: np.random.Generator) -> None:
         fit = banded_ridge_cv(Xs, Y, [2.0], 4, gammas=[[0.7, 0.3]], nuisance=Z, solver=solver)
         scaled = np.hstack([Xs[0] * np.sqrt(0.7), Xs[1] * np.sqrt(0.3), Z * 1e6])
         peer = Ridge(alpha=2.0).fit(scaled, Y)
-        predicted = (
-            np.hstack(Xs) @ primal_weights(fit, Xs) + fit.intercept + (Z - fit.nuisance_mean) @ fit.nuisance_coef
-        )
+        predicted = np.hstack(Xs) @ fit.coefficients(Xs) + fit.intercept + (Z - fit.nuisance_mean) @ fit.nuisance_coef
         np.testing.assert_allclose(predicted, peer.predict(scaled), atol=1e-5)
 
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
 
-from encoders.solvers import AlphaEdgeWarning, ConstantTargetWarning, RidgeFit, make_folds, ridge_cv
+from encoders.solvers import AlphaEdgeWarning, ConstantTargetWarning, make_folds, ridge_cv
 from encoders.solvers.cross_validation import leave_one_out_residuals
 from encoders.solvers.spectrum import Design, centred_features
 from recordings.errors import Cancelled, InputError, LeakageError, NotFiniteError, ShapeError
@@ -24,10 +24,6 @@ ALPHAS = np.logspace(-1, 5, 7)
 
 # Few targets on a short grid: some choose its end. Where the warning is the point, `pytest.warns` still sees it.
 pytestmark = pytest.mark.filterwarnings("ignore::encoders.solvers.AlphaEdgeWarning")
-
-
-def primal_weights(fit: RidgeFit, X: np.ndarray) -> np.ndarray:
-    return fit.weights if fit.solver == "primal" else (X - X.mean(0)).T @ fit.weights
 
 
 def planted(
@@ -48,14 +44,14 @@ def pearson(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("solver", ["primal", "kernel"])
 def test_fixture(solver: str) -> None:
     fit = ridge_cv(X6, Y6, [1.0], 3, solver=solver)
-    weights = primal_weights(fit, X6)
+    weights = fit.coefficients(X6)
     np.testing.assert_allclose(weights, W6, atol=1e-6)
     np.testing.assert_allclose(fit.intercept, [0.573642, 1.270949], atol=1e-6)
     np.testing.assert_allclose(X6[0] @ weights + fit.intercept, [0.742749, 1.801417], atol=1e-6)
 
 
 def test_primal_and_dual_weights_agree() -> None:
-    primal, dual = (primal_weights(ridge_cv(X6, Y6, [1.0], 3, solver=s), X6) for s in ("primal", "kernel"))
+    primal, dual = (ridge_cv(X6, Y6, [1.0], 3, solver=s).coefficients(X6) for s in ("primal", "kernel"))
     np.testing.assert_allclose(primal, dual, rtol=0, atol=1e-10)
 
 
@@ -98,7 +94,7 @@ def test_alphas_and_weights_agree_with_sklearn_per_target(rng: np.random.Generat
         search = GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=KFold(4), scoring="neg_mean_squared_error")
         peer = search.fit(X, Y[:, target]).best_estimator_
         assert fit.alphas[target] == pytest.approx(peer.alpha)
-        np.testing.assert_allclose(primal_weights(fit, X)[:, target], peer.coef_, atol=1e-9)
+        np.testing.assert_allclose(fit.coefficients(X)[:, target], peer.coef_, atol=1e-9)
         assert fit.intercept[target] == pytest.approx(peer.intercept_, abs=1e-8)
 
 
@@ -125,7 +121,7 @@ def test_same_test_scores_as_himalaya(rng: np.random.Generator, p: int) -> None:
     peer = HimalayaRidgeCV if p < 300 else KernelRidgeCV
     model = peer(ALPHAS, cv=5, fit_intercept=True).fit(X[train], Y[train])
     fit = ridge_cv(X[train], Y[train], ALPHAS, 5)
-    predicted = X[test] @ primal_weights(fit, X[train]) + fit.intercept
+    predicted = X[test] @ fit.coefficients(X[train]) + fit.intercept
     assert abs(pearson(predicted, Y[test]).mean() - pearson(np.asarray(model.predict(X[test])), Y[test]).mean()) < 2e-4
 
 
@@ -134,10 +130,10 @@ def test_recovers_planted_weights_and_the_mean(rng: np.random.Generator, p: int)
     X, W, Y = planted(rng, 250, p, 40, 0.1)
     fit = ridge_cv(X, Y, np.logspace(-4, 3, 8), 5)
     assert fit.cv_scores.min() > (0.95 if p < 250 else 0.3)
-    predicted = X @ primal_weights(fit, X) + fit.intercept
+    predicted = X @ fit.coefficients(X) + fit.intercept
     np.testing.assert_allclose(predicted.mean(0), Y.mean(0), rtol=1e-4)
     if p < 250:
-        assert pearson(primal_weights(fit, X), W).min() > 0.99
+        assert pearson(fit.coefficients(X), W).min() > 0.99
 
 
 def test_no_signal_gives_no_score(rng: np.random.Generator) -> None:
@@ -198,9 +194,9 @@ def test_unpenalised_nuisance_equals_an_unpenalised_column(rng: np.random.Genera
         fit = ridge_cv(X, Y, [3.0], 4, nuisance=Z, solver=solver)
         # A column that is scaled up is, in the limit, not penalised.
         peer = Ridge(alpha=3.0).fit(np.hstack([X, Z * 1e6]), Y)
-        np.testing.assert_allclose(primal_weights(fit, X), peer.coef_[:, :6].T, atol=1e-6)
+        np.testing.assert_allclose(fit.coefficients(X), peer.coef_[:, :6].T, atol=1e-6)
         np.testing.assert_allclose(fit.nuisance_coef, peer.coef_[:, 6:].T * 1e6, atol=1e-6)
-        predicted = X @ primal_weights(fit, X) + fit.intercept + (Z - fit.nuisance_mean) @ fit.nuisance_coef
+        predicted = X @ fit.coefficients(X) + fit.intercept + (Z - fit.nuisance_mean) @ fit.nuisance_coef
         np.testing.assert_allclose(predicted, peer.predict(np.hstack([X, Z * 1e6])), atol=1e-5)
 
 
