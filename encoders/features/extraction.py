@@ -58,7 +58,8 @@ def extract(
 
     Raises
     ------
-    CorruptImageError, ImageTooLargeError : a file cannot be read. All other batches are stored first.
+    CorruptImageError, ImageTooLargeError : a file cannot be read. All others are computed first and kept; the store
+        gets its name once the file is replaced or left out.
     ArtifactError : the store at `path` is of another model, other weights, read-out or preprocessing.
     NotFiniteError : NaN or infinite features, or too large for float16. UnknownNameError : no such layer.
     Cancelled : `stop` answered True; the same call goes on from there.
@@ -80,11 +81,11 @@ def extract(
         if reduction is not None:
             _prepare_reductions(job, names, reduction)
         unreadable = job.run(names)
+        if unreadable is not None:
+            raise unreadable
         remove(work / UNREDUCED)
         if work != path:
             work.rename(path)
-    if unreadable is not None:
-        raise unreadable
     return {name: Features.load(path, name).select(stimuli.ids) for name in names}
 
 
