@@ -37,6 +37,11 @@ class EncoderScore:
     null: Null
     baseline: bool = False
 
+    @property
+    def center(self) -> float:
+        """Mean noise-normalised r over all neuroids."""
+        return float(np.nanmean(self.normalised))
+
 
 def encoding_section(
     recording: Recording, scores: Sequence[EncoderScore], mapped: str, n_train: int, n_test: int

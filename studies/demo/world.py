@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from recordings import Subject
+from encoders import Features
+from recordings import Recording, Subject, check_split, noise_ceiling, split_by_value
+from recordings.events import OnEvent, Stop
+from recordings.miniature import Scenes, render
+from recordings.miniature.brain import simulate_subject, true_features
 from studies.report import Section
 from studies.report.charts import ceilings_by_roi
 from studies.report.images import photograph
@@ -16,19 +21,26 @@ from .regions import COLOURS, by_region, region_maps
 _SAMPLES = 24
 
 
+NOISE_CEILING, REPETITIONS = 0.7, 3
+SUBJECT = "subject-01"
+
+
 @dataclass(frozen=True)
 class World:
     """What was simulated.
 
     Attributes
     ----------
-    subject : single presentations, with its stimuli. train, test : stimulus ids.
+    subject : single presentations, with its stimuli; the presentation coordinate ``split`` says train or test.
+    train, test : stimulus ids.
+    true_features : the channels that the regions read, of all scenes.
     ceiling, planted : (neuroid,) estimated and true noise ceiling of the mean over repetitions, fraction of variance.
     """
 
     subject: Subject
     train: list[str]
     test: list[str]
+    true_features: Features
     ceiling: np.ndarray
     planted: np.ndarray
 
@@ -36,6 +48,40 @@ class World:
     def ceiling_error(self) -> float:
         """Mean absolute error of the estimated noise ceilings."""
         return float(np.mean(np.abs(self.ceiling - self.planted)))
+
+    def part(self, split: str) -> Recording:
+        """Single presentations of the "train" or the "test" scenes."""
+        return self.subject.recording.where(split=split)
+
+
+def simulate(folder: Path, n_train: int, n_test: int, seed: int, on_event: OnEvent | None, stop: Stop | None) -> World:
+    """Simulate a subject who sees `n_train` + `n_test` scenes, and write it to ``folder/subject-01``."""
+    scenes = Scenes.sample(n_train + n_test, seed=seed)
+    rendered = render(scenes, on_event=on_event, stop=stop)
+    subject = simulate_subject(
+        scenes,
+        rendered,
+        seed=seed,
+        noise_ceiling=NOISE_CEILING,
+        repetitions=REPETITIONS,
+        on_event=on_event,
+        stop=stop,
+    )
+    ids = [str(name) for name in scenes.stimulus_id]
+    recording = subject.recording
+    ceiling = noise_ceiling(recording)
+    recording = Recording(
+        recording.values,
+        recording.presentations.assign(split=np.where(np.isin(recording.stimulus_ids, ids[:n_train]), "train", "test")),
+        recording.neuroids.assign(noise_ceiling=ceiling),
+        space=recording.space,
+        attrs=recording.attrs,
+    )
+    check_split(recording, split_by_value(recording, "split", ["test"]), subject.stimuli)
+    subject = replace(subject, recording=recording).save(folder / SUBJECT, overwrite=True)
+    truth = Features.from_arrays(true_features(scenes, rendered), ids, uri="truth", layer="channels")
+    planted = recording.neuroid("planted_noise_ceiling")
+    return World(subject, ids[:n_train], ids[n_train:], truth, ceiling, planted)
 
 
 def world_section(world: World) -> Section:

@@ -71,25 +71,22 @@ def _dots(axes: Axes, one: Series, rois: Sequence[str], shift: float, colour: st
     )
 
 
-def retrieval_curves(curves: Mapping[str, np.ndarray], alt: str) -> Image:
-    """Share of stimuli whose own picture is among the first k retrieved, (gallery,) a curve, beside chance."""
+def retrieval_curve(shares: np.ndarray, alt: str) -> Image:
+    """Share of stimuli whose own picture is among the first k, (gallery,) for k = 1, 2, ..., beside chance."""
 
     def draw(figure: Figure, ink: Ink) -> None:
         axes = figure.subplots()
-        for k, (name, shares) in enumerate(curves.items()):
-            ranks = np.arange(1, len(shares) + 1)
-            axes.plot(ranks, shares, color=ink.series[k], lw=2, ls=("-", "--", "-.")[k % 3], label=name)
-        size = max(len(shares) for shares in curves.values())
-        axes.plot(
-            np.arange(1, size + 1), np.arange(1, size + 1) / size, color=ink.muted, lw=1.2, ls=":", label="chance"
-        )
+        size = len(shares)
+        ranks = np.arange(1, size + 1)
+        axes.plot(ranks, shares, color=ink.series[0], lw=2, label="own picture")
+        axes.plot(ranks, ranks / size, color=ink.muted, lw=1.4, ls=":", label="chance")
         axes.set(xscale="log", xlim=(1, size), ylim=(0, 1.02))
         axes.set_xticks([k for k in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if k <= size])
         axes.xaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
         axes.set(xlabel="k, pictures looked at", ylabel="share of scenes found among them")
         axes.grid(lw=0.6)
-        figure.legend(loc="outside upper left", ncols=_columns(figure))
+        figure.legend(loc="outside upper left", ncols=2)
 
     return chart(draw, alt, wide=(10.8, 3.8), narrow=(4.4, 3.8))
 

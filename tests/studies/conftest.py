@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 from nilearn.datasets import load_fsaverage
 
+from decoders import identify, retrieve
+from encoders import Features
 from recordings import Recording, Space, Stimuli, Subject
 from recordings.statistics import Null
-from studies.demo.decoding_page import Answer, Retrieved, decoding_section
+from studies.demo.decoding import Decoded
+from studies.demo.decoding_page import decoding_section
 from studies.demo.encoding_page import EncoderScore, encoding_section
 from studies.demo.numbers import numbers_section
 from studies.demo.regions import SCORED
@@ -62,7 +65,9 @@ def made_up_world() -> World:
         space=Space.surface("fsaverage5", (10242, 10242)),
     )
     ceiling = 0.7 + 0.02 * rng.standard_normal(len(neuroids))
-    return World(Subject("made-up", recording, stimuli), ids[:10], ids[10:], ceiling, np.full(len(neuroids), 0.7))
+    subject, planted = Subject("made-up", recording, stimuli), np.full(len(neuroids), 0.7)
+    truth = Features.from_arrays(rng.standard_normal((20, 3)), ids)
+    return World(subject, ids[:10], ids[10:], truth, ceiling, planted)
 
 
 @pytest.fixture(scope="session")
@@ -81,18 +86,21 @@ def made_up_scores(made_up_world: World) -> list[EncoderScore]:
 
 
 @pytest.fixture(scope="session")
-def made_up_retrieval(made_up_world: World) -> Retrieved:
-    rng, ids = np.random.default_rng(2), made_up_world.test
-    answers = [Answer(name, [name, ids[k - 1], ids[k - 2]], [0.6, 0.2, 0.05]) for k, name in enumerate(ids)]
-    shuffled = np.array([rng.permutation(10) + 1 for _ in range(50)])
-    return Retrieved(np.array([1, 1, 1, 1, 2, 2, 3, 5, 8, 10]), shuffled, 10, 300, 0.8, answers)
+def made_up_decoding(made_up_world: World) -> Decoded:
+    """The first scenes are found at once, later ones at later places."""
+    ids, gallery = made_up_world.test, np.random.default_rng(2).standard_normal((10, 40))
+    # Picture k + 1 + j outweighs the own one, for j below k.
+    rows = [gallery[k] + sum(2 * gallery[(k + 1 + j) % 10] for j in range(k)) for k in range(10)]
+    how = {"temperature": 0.1, "n_permutations": 50}
+    found = identify(np.array(rows), ids, gallery, candidate_ids=ids, **how)
+    return Decoded(found, retrieve(np.array(rows), gallery, 3, temperature=0.1, gallery_ids=ids), 300)
 
 
 @pytest.fixture(scope="session")
 def report_page(
     made_up_world: World,
     made_up_scores: list[EncoderScore],
-    made_up_retrieval: Retrieved,
+    made_up_decoding: Decoded,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """Path of a whole report on made-up numbers."""
@@ -100,7 +108,7 @@ def report_page(
     sections = [
         world_section(made_up_world),
         encoding_section(recording, made_up_scores, "ridge", 10, 10),
-        decoding_section(made_up_retrieval, stimuli),
+        decoding_section(made_up_decoding, stimuli),
         numbers_section(SUMMARY, {"Encode": ["penfield encode fit " + "--a-long-option " * 20]}),
     ]
     return write_report(

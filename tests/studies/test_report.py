@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from studies.demo.decoding_page import Answer, Retrieved, decoding_section
+from studies.demo.decoding import Decoded
+from studies.demo.decoding_page import decoding_section
 from studies.demo.encoding_page import EncoderScore, encoding_section
 from studies.demo.numbers import meaning, numbers_section
 from studies.demo.regions import COLOURS, region_maps
@@ -93,15 +94,17 @@ def test_scores_and_intervals_are_in_the_table(made_up_world: World, made_up_sco
     assert section.content["mapped"] == "the pixels"
 
 
-def test_the_right_answer_is_marked_and_wrong_ones_are_not(made_up_world: World, made_up_retrieval: Retrieved) -> None:
-    ids = made_up_world.test
-    answers = [Answer(ids[0], ids[1:4], [0.5, 0.3, 0.1]), Answer(ids[0], [ids[1], ids[0], ids[2]], [0.5, 0.3, 0.1])]
-    found = Retrieved(made_up_retrieval.ranks, made_up_retrieval.shuffled_ranks, 10, 300, 0.8, answers)
-    first, second = decoding_section(found, made_up_world.subject.stimuli).content["grid"]
-    assert [a["right"] for a in first["answers"]] == [False] * 3 and first["place"] == 0
-    assert [a["right"] for a in second["answers"]] == [False, True, False] and second["place"] == 2
-    shown = made_up_world.subject.stimuli.select([ids[0]]).load(0)
-    assert np.array_equal(pixels(second["answers"][1]["image"].uri)[..., :3], shown)
+def test_the_right_answer_is_marked_and_wrong_ones_are_not(made_up_world: World, made_up_decoding: Decoded) -> None:
+    stimuli = made_up_world.subject.stimuli
+    grid = decoding_section(made_up_decoding, stimuli).content["grid"]
+    ranks = made_up_decoding.identified.rank
+    assert [row["place"] for row in grid] == [rank if rank <= 3 else 0 for rank in ranks]
+    assert {0, 1, 2} <= {row["place"] for row in grid}
+    for row, name in zip(grid, made_up_world.test, strict=True):
+        marked = [answer["image"] for answer in row["answers"] if answer["right"]]
+        assert len(marked) == (row["place"] > 0)
+        own = stimuli.select([name]).load(0)
+        assert all(np.array_equal(pixels(image.uri)[..., :3], own) for image in [row["shown"], *marked])
 
 
 def test_regions_are_drawn_in_their_colours(made_up_world: World) -> None:

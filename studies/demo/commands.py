@@ -1,0 +1,33 @@
+"""The commands that repeat the demo's numbers on the artifacts it leaves, to be run in its folder."""
+
+from __future__ import annotations
+
+from .decoding import LAYER, SOURCE
+from .encoding import MODELS, Model
+from .world import SUBJECT
+
+_HELD_OUT = "--split split:test"
+
+
+def commands() -> dict[str, list[str]]:
+    """Command lines by what they do."""
+    fitted = [model for model in MODELS if not model.baseline]
+    return {
+        "What is in the simulated subject": [f"penfield describe {SUBJECT}"],
+        "Score the encoders that the demo fitted": [
+            f"penfield encode evaluate -m models/{model.key} -f features/{model.source}.zarr -r {SUBJECT}"
+            for model in fitted
+        ],
+        "Fit them again": [_fit(model) for model in fitted],
+        "Decode": [
+            f"penfield decode retrieve -m models/latent_decoder -f features/{SOURCE}.zarr --layer {LAYER} -r {SUBJECT}"
+        ],
+    }
+
+
+def _fit(model: Model) -> str:
+    kind = "banded_ridge" if model.banded else "ridge"
+    return (
+        f"penfield encode fit -f features/{model.source}.zarr -r {SUBJECT} --model {kind} {_HELD_OUT} "
+        f"--out again/{model.key}"
+    )

@@ -1,0 +1,134 @@
+"""The demo: what it promises about the planted truth, what it writes, and that it can be repeated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoders import Features, RidgeEncoder
+from encoders.linear import DEFAULT_ALPHAS
+from recordings import Subject
+from recordings.errors import Cancelled, InputError
+from studies.demo import chain, encoding, run
+from studies.demo.commands import commands
+from studies.demo.encoding import MODELS, N_SHUFFLES, Model, score_model
+from studies.demo.numbers import meaning
+from studies.demo.regions import SCORED
+from studies.demo.world import World, simulate
+
+EARLY = ("V1", "V2", "V3", "V4")
+
+
+@pytest.fixture(scope="module")
+def small_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return simulate(tmp_path_factory.mktemp("world"), 100, 30, 0, None, None)
+
+
+def test_the_world_is_whole_on_disk_and_its_ceiling_is_found(small_world: World) -> None:
+    recording = small_world.subject.recording
+    assert len(recording) == 3 * 130 and recording.data.encoding["source"].endswith("recording.zarr")
+    assert set(small_world.part("train").stimulus_ids) == set(small_world.train)
+    assert set(small_world.part("test").stimulus_ids) == set(small_world.test)
+    assert abs(small_world.ceiling.mean() - small_world.planted.mean()) < 0.03
+    assert small_world.ceiling_error < 0.06
+
+
+def test_the_true_model_reaches_the_ceiling_and_noise_does_not(small_world: World) -> None:
+    train, test = (small_world.part(split).average_repetitions() for split in ("train", "test"))
+    rng, truth = np.random.default_rng(0), small_world.true_features
+    noise = Features.from_arrays(rng.standard_normal((130, 20)), list(truth.stimulus_ids), uri="noise")
+    model = Model("m", "m", "m", "m")
+    scores = []
+    for features, alphas in ((truth, DEFAULT_ALPHAS), (noise, (100.0,))):
+        predicted = RidgeEncoder(alphas).fit(features, train).predict(features, list(test.stimulus_ids))
+        scores.append(score_model(model, predicted, test, small_world.ceiling, 20, 0))
+    true, none = scores
+    assert true.center > 0.7 and abs(none.center) < 0.05
+    assert all(low < middle < high for middle, low, high in true.by_roi.values())
+    assert abs(true.null.mean) < 3 * true.null.standard_error + 0.02 and len(true.null.scores) == N_SHUFFLES
+
+
+def test_something_else_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="something else"):
+        run(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_stopped_demo_leaves_no_results(tmp_path: Path) -> None:
+    (tmp_path / chain.MARK).write_text("{}")
+    (tmp_path / chain.SUMMARY).write_text("{}")
+    with pytest.raises(Cancelled):
+        run(tmp_path, stop=lambda: True)
+    assert [p.name for p in tmp_path.iterdir()] == [chain.MARK]
+
+
+def test_commands_name_what_the_demo_leaves() -> None:
+    lines = [line for group in commands().values() for line in group]
+    assert all(line.startswith("penfield ") for line in lines)
+    assert {f"models/{m.key}" for m in MODELS if not m.baseline} <= {w for line in lines for w in line.split()}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float]]:
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    return folder, run(folder)
+
+
+@pytest.mark.slow
+def test_the_planted_truth_is_recovered(demo: tuple[Path, dict[str, float]]) -> None:
+    _, numbers = demo
+    assert numbers["encode.noise_ceiling_error"] < 0.03
+    assert min(numbers[f"encode.true_features.{roi}"] for roi in EARLY) >= 0.9
+    assert min(numbers[f"encode.{model}.{roi}"] for model in ("ridge", "banded_ridge") for roi in EARLY) >= 0.6
+    assert 0.9 <= numbers["score.ceiling_fraction"] <= 1.02
+    assert numbers["decode.retrieval_chance"] == 1 / 200
+    assert numbers["decode.retrieval_top1"] >= 0.10
+
+
+@pytest.mark.slow
+def test_nothing_is_found_where_nothing_is(demo: tuple[Path, dict[str, float]]) -> None:
+    _, numbers = demo
+    for model in MODELS:
+        null, error = numbers[f"encode.{model.key}.shuffled"], numbers[f"encode.{model.key}.shuffled_se"]
+        assert abs(null) < 3 * error and abs(null) < 0.02
+    assert abs(numbers["decode.retrieval_shuffled"] - 0.005) < 0.004
+
+
+@pytest.mark.slow
+def test_summary_report_and_artifacts_are_written(demo: tuple[Path, dict[str, float]]) -> None:
+    folder, numbers = demo
+    assert json.loads((folder / chain.SUMMARY).read_text()) == numbers
+    assert all(meaning(name) and np.isfinite(value) for name, value in numbers.items())
+    page = (folder / chain.PAGE).read_text()
+    assert all(name in page for name in numbers)
+    assert "simulated" in page
+    subject = Subject.load(folder / "subject-01")
+    encoder = RidgeEncoder.from_pretrained(str(folder / "models" / "gabor"))
+    score = encoder.score(
+        {"output": Features.load(folder / "features" / "gabor.zarr")}, subject.recording.where(split="test")
+    )
+    by_roi = score.by_roi()
+    assert {roi: pytest.approx(by_roi[roi], abs=1e-5) for roi in SCORED} == {
+        roi: numbers[f"encode.gabor.{roi}"] for roi in SCORED
+    }
+
+
+@pytest.mark.slow
+def test_a_second_run_extracts_nothing_and_gives_the_same_numbers(
+    demo: tuple[Path, dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, numbers = demo
+
+    def computed(*args: object, **options: object) -> None:
+        raise AssertionError("features were computed again")
+
+    monkeypatch.setattr(encoding.FeatureExtractor, "compute", computed)
+    again = run(folder)
+    measured = ("seconds.", "peak_memory")
+    assert {k: v for k, v in again.items() if not k.startswith(measured)} == {
+        k: v for k, v in numbers.items() if not k.startswith(measured)
+    }
