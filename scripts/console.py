@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
@@ -24,6 +24,7 @@ from .progress import Interruption, progress
 if TYPE_CHECKING:
     from recordings.events import OnEvent, Stop
 
+Number = TypeVar("Number", int, float)
 COMMON = "Options of every command"
 WHOLE, DATA, METHODS = "Whole studies", "What was shown and what the brain did", "Models"
 ROOMS = ("recordings", "encoders", "decoders", "alignment", "studies", "service", "scripts")
@@ -40,18 +41,24 @@ class Device(StrEnum):
 
 @dataclass(frozen=True)
 class Run:
-    """What every command knows: where to compute, with which seed, whom to tell and when to stop."""
+    """What every command knows: where to compute, with which seed, whom to tell and when to stop.
+
+    `given` holds those of device and seed that stood on the command line.
+    """
 
     device: str
     seed: int
     on_event: OnEvent
     stop: Stop
+    given: dict[str, Any]
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.", rich_help_panel=COMMON)]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything drawn at random.", rich_help_panel=COMMON)]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Seed of all that is drawn at random [default: 0].", rich_help_panel=COMMON)
+]
 Where = Annotated[
-    Device, typer.Option("--device", help="Where to compute, if there is much to compute.", rich_help_panel=COMMON)
+    Device | None, typer.Option("--device", help="Where to compute [default: auto].", rich_help_panel=COMMON)
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate the time and memory of the run, and do not run it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the output.")]
@@ -96,6 +103,14 @@ def _usage_error(error: typer.TyperException) -> int:
     return fail(f"{message}. See {context.command_path} --help" if context else message, error.exit_code)
 
 
+def numbers(text: str | None, kind: type[Number]) -> list[Number]:
+    """Numbers from ``1,10,100``; none from None."""
+    try:
+        return [kind(part) for part in text.split(",")] if text else []
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1,10,100") from error
+
+
 def group(help_text: str) -> typer.Typer:
     """A group of commands, such as ``penfield encode``."""
     options: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "no_args_is_help": True}
@@ -115,11 +130,14 @@ def verb(app: typer.Typer, name: str, example: str, panel: str | None = None) ->
 
 def _command(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     @functools.wraps(function)
-    def command(*, json: bool, device: Device, seed: int, **options: Any) -> None:
+    def command(*, json: bool, device: Device | None, seed: int | None, **options: Any) -> None:
         _show_warnings_in_one_line()
+        given: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if device is not None:
+            given["device"] = device.value
         interruption = Interruption()
         with interruption.installed():
-            result = _guarded(function, interruption, device, seed, options)
+            result = _guarded(function, interruption, given, options)
         from .output import show
 
         show(result, as_json=json)
@@ -127,8 +145,8 @@ def _command(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
     common = [
-        inspect.Parameter("device", keyword, default=Device.auto, annotation=Where),
-        inspect.Parameter("seed", keyword, default=0, annotation=Seed),
+        inspect.Parameter("device", keyword, default=None, annotation=Where),
+        inspect.Parameter("seed", keyword, default=None, annotation=Seed),
         inspect.Parameter("json", keyword, default=False, annotation=Json),
     ]
     parameters = [p.replace(kind=keyword) for p in own] + common
@@ -139,13 +157,14 @@ def _command(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 
 def _guarded(
-    function: Callable[..., dict[str, Any]], interruption: Interruption, device: Device, seed: int, options: dict
+    function: Callable[..., dict[str, Any]], interruption: Interruption, given: dict[str, Any], options: dict[str, Any]
 ) -> dict[str, Any]:
     from recordings.errors import Cancelled, PenfieldError, disk_full_as_error
 
     try:
         with progress() as on_event, disk_full_as_error("output"):
-            return function(Run(str(device), seed, on_event, interruption), **options)
+            device, seed = given.get("device", "auto"), given.get("seed", 0)
+            return function(Run(device, seed, on_event, interruption, given), **options)
     except Cancelled as error:
         raise typer.Exit(fail(f"{error}. Run the same command again to go on", interruption.exit_code)) from None
     except PenfieldError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from encoders.features.store import LayerStore, open_store
 from recordings import Recording, Stimuli, Subject
 from scripts.penfield import app
 
@@ -64,22 +65,39 @@ def process() -> Callable[..., subprocess.Popen]:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """A folder with a subject whose responses are linear in features, and these features."""
-    return make_world(tmp_path)
-
-
-def make_world(folder: Path, n: int = 120, noise: float = 0.5) -> Path:
-    """Write ``subject/`` (n stimuli, three repetitions, ROIs A and B) and ``features.zarr`` (layers good and bad)."""
+    """``subject/``: 120 images seen three times, ROIs A and B, half of whose variance their features explain;
+    ``features.zarr``: layers "good" (these features) and "bad" (others)."""
     rng = np.random.default_rng(0)
-    ids = [f"s{i:03d}" for i in range(n)]
-    good, bad = (rng.standard_normal((n, 10)).astype(np.float32) for _ in range(2))
-    signal = good @ rng.standard_normal((10, 20))
+    ids = [f"s{i:03d}" for i in range(120)]
+    layers = {name: rng.standard_normal((120, 10)).astype(np.float32) for name in ("good", "bad")}
+    signal = layers["good"] @ rng.standard_normal((10, 20))
     signal /= signal.std(0)
-    values = np.concatenate([signal + noise * rng.standard_normal(signal.shape) for _ in range(3)])
-    presentations = {"stimulus_id": ids * 3, "run": np.repeat([0, 1, 2], n), "session": np.arange(3 * n) % 2}
+    values = np.concatenate([signal + rng.standard_normal(signal.shape) for _ in range(3)])
+    presentations = {"stimulus_id": ids * 3, "run": np.repeat([0, 1, 2], 120), "motion": rng.standard_normal(360)}
     neuroids = pd.DataFrame({"neuroid_id": [f"v{i}" for i in range(20)], "roi": ["A"] * 12 + ["B"] * 8})
-    images = rng.integers(0, 255, (n, 16, 16, 3), dtype=np.uint8)
+    images = rng.integers(0, 255, (120, 16, 16, 3), dtype=np.uint8)
     subject = Subject("one", Recording(values, presentations, neuroids), Stimuli.from_arrays(images, ids))
-    subject.save(folder / "subject")
+    subject.save(tmp_path / "subject")
+    write_store(tmp_path / "features.zarr", ids, layers)
+    return tmp_path
 
-    return folder
+
+def write_store(path: Path, ids: list[str], layers: dict[str, np.ndarray]) -> None:
+    """A feature store with several layers."""
+    open_store(path, {"uri": "baseline:pixels"})
+    for name, values in layers.items():
+        store = LayerStore(path, name)
+        store.create(values[:1], len(ids), len(ids), "float32", {"readout": "pooled"})
+        store.write(0, values, ids)
+        store.finish(ids)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -1,0 +1,134 @@
+"""How long a run will take and how much memory it will need, measured on a small part of it."""
+
+from __future__ import annotations
+
+import copy
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders import FeatureExtractor, Features, extract
+from encoders.linear import LinearEncoder
+from recordings import Recording, Stimuli
+
+PROBE_SECONDS = 2.0
+PROBE_SIDE = 400
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Estimated cost of a run.
+
+    Attributes
+    ----------
+    seconds : wall time on this machine as it is now.
+    memory : peak resident memory in bytes, the program itself included.
+    disk : bytes written.
+    """
+
+    seconds: float
+    memory: float
+    disk: float
+
+    def __add__(self, other: Plan) -> Plan:
+        """One run after the other."""
+        return Plan(self.seconds + other.seconds, max(self.memory, other.memory), self.disk + other.disk)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Seconds and gigabytes (1e9 bytes), three digits of them."""
+        values = {"seconds": self.seconds, "memory_gb": self.memory / 1e9, "disk_gb": self.disk / 1e9}
+        return {"estimate": {name: float(f"{value:.3g}") for name, value in values.items()}}
+
+
+def extrapolate(step: Callable[[int], object], total: int, first: int) -> tuple[float, float]:
+    """Seconds that do not depend on the number of items, and seconds that all `total` items take together.
+
+    Times ``step(n)`` for a growing number of items, at most about `PROBE_SECONDS`, and draws a line through the last
+    two; what the very first call took longer, to load and compile, is paid once.
+    """
+    n = min(first, total)
+    start_up = _seconds(step, n)
+    timings = [(n, _seconds(step, n))]
+    start_up = max(start_up - timings[0][1], 0.0)
+    while n < total and (len(timings) == 1 or sum(t for _, t in timings) < PROBE_SECONDS / 3):
+        n = min(2 * n, total)
+        timings.append((n, _seconds(step, n)))
+    n_2, t_2 = timings[-1]
+    if n_2 == total:
+        return start_up, t_2
+    n_1, t_1 = timings[-2]
+    slope = max((t_2 - t_1) / (n_2 - n_1), 0.1 * t_2 / n_2)
+    return start_up + max(t_2 - slope * n_2, 0.0), slope * total
+
+
+def _seconds(step: Callable[[int], object], n: int) -> float:
+    start = time.perf_counter()
+    step(n)
+    return time.perf_counter() - start
+
+
+def resident_memory() -> float:
+    """Peak resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def plan_extraction(extractor: FeatureExtractor, stimuli: Stimuli, **how: Any) -> Plan:
+    """Cost of `encoders.extract`, from extracting features of the first stimuli into a temporary store.
+
+    Parameters
+    ----------
+    how : layers, readout, batch_size and other arguments of `encoders.extract`.
+    """
+    written = {0: 0}
+
+    def step(n: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder) / "probe.zarr"
+            extract(extractor, stimuli.take(slice(0, n)), store, **how)
+            written[n] = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+
+    fixed, each = extrapolate(step, len(stimuli), first=min(how.get("batch_size", 32), 32))
+    n = max(written)
+    return Plan(fixed + each, resident_memory(), written[n] * len(stimuli) / n)
+
+
+def plan_encoder(encoder: LinearEncoder, features: Mapping[str, Features], train: Recording) -> Plan:
+    """Cost of fitting an encoder, from fits to random numbers with fewer rows, features and neuroids.
+
+    Decomposition grows with the cube of the smaller side of the design, and what each neuroid adds with its square; the
+    probe shrinks both sides alike, and is scaled back by these powers.
+    """
+    n = len(train) if encoder.delays else len(set(train.stimulus_ids))
+    copies = max(len(encoder.delays or ()), 1)
+    widths = {name: int(np.prod(space.shape[1:])) * copies for name, space in features.items()}
+    shrink = min(1.0, PROBE_SIDE / min(n, sum(widths.values())))
+    rows = max(int(n * shrink), 4 * int(encoder.cv) if isinstance(encoder.cv, int) else 20)
+    rng, ids = np.random.default_rng(0), [f"s{i}" for i in range(rows)]
+    spaces = {
+        name: Features.from_arrays(rng.standard_normal((rows, max(int(w * shrink) // copies, 1)), np.float32), ids)
+        for name, w in widths.items()
+    }
+    given = spaces if len(spaces) > 1 else next(iter(spaces.values()))
+
+    def step(targets: int) -> None:
+        responses = Recording(rng.standard_normal((rows, targets), np.float32), {"stimulus_id": ids})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copy.deepcopy(encoder).fit(given, responses)
+
+    fixed, each = extrapolate(step, train.n_neuroids, first=min(64, train.n_neuroids))
+    columns = sum(widths.values())
+    kernel = encoder.solver == "kernel" or (encoder.solver == "auto" and columns > n)
+    weights = (n if kernel else columns) * train.n_neuroids
+    folds = encoder.cv if isinstance(encoder.cv, int) else 1
+    working = 3 * n * columns + (folds + 2) * n * min(n, columns) + weights
+    return Plan(fixed / shrink**3 + each / shrink**2, resident_memory() + 4 * working, 4 * weights)

@@ -1,0 +1,93 @@
+"""Opening what a command or a study names: recordings, stimuli, RDMs, features and the baselines beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from encoders import FeatureExtractor, Features, extract, layers_of
+from recordings import Recording, Stimuli, Subject
+from recordings.errors import FormatError
+from recordings.events import OnEvent, Stop
+from recordings.subject import CARD, STIMULI
+
+HDF5 = (".h5", ".hdf5", ".hdf")
+
+
+def open_recording(path: Path, rois: tuple[str, ...] = ()) -> Recording:
+    """The recording at a path, or of a subject's folder; of the named regions only, if any are named.
+
+    Raises
+    ------
+    FormatError : neither is there. UnknownNameError, EmptyROIError : no such region.
+    """
+    recording = Subject.load(path).recording if (path / CARD).is_file() else Recording.load(path)
+    return recording.roi(*rois) if rois else recording
+
+
+def open_stimuli(path: Path) -> Stimuli:
+    """Stimuli of a subject's folder, a folder of images or clips, a table (.csv) or an HDF5 file.
+
+    Raises
+    ------
+    FormatError : nothing there, or nothing that can be read.
+    """
+    if not path.exists():
+        raise FormatError("does not exist", where=path, remedy="Give a folder of images, a table or an HDF5 file")
+    if (path / CARD).is_file():
+        return Stimuli.from_folder(path / STIMULI)
+    if path.suffix.lower() in HDF5:
+        return Stimuli.from_hdf5(path)
+    return Stimuli.from_csv(path) if path.is_file() else Stimuli.from_folder(path)
+
+
+def open_layers(path: Path, layers: Sequence[str] = ()) -> dict[str, Features]:
+    """Layers of a feature store by name, all of them if none is named."""
+    return {name: Features.load(path, name) for name in layers or layers_of(path)}
+
+
+def extract_layers(
+    uri: str,
+    stimuli: Stimuli,
+    path: Path,
+    layers: Sequence[str] = (),
+    *,
+    readout: str = "pooled",
+    batch_size: int = 32,
+    device: str = "auto",
+    on_event: OnEvent | None = None,
+    stop: Stop | None = None,
+) -> dict[str, Features]:
+    """Features of stimuli by layer, kept in a store at `path`; every top-level layer of the model if none is named."""
+    extractor = FeatureExtractor.from_uri(uri, device=device)
+    names = list(layers) or [name for name in extractor.layers() if "." not in name]
+    return extract(
+        extractor,
+        stimuli,
+        path,
+        layers=names,
+        readout=readout,
+        batch_size=batch_size,
+        on_event=on_event,
+        stop=stop,
+    )
+
+
+def extract_baselines(
+    uri: str | None, stimuli: Stimuli, folder: Path, layer: str | None = None, **how: Any
+) -> dict[str, Features]:
+    """What a model must beat: pixels, Gabor energies and, if its URI is given, the same model untrained.
+
+    Parameters
+    ----------
+    layer : of the untrained model; its default if None. how : readout, device, on_event, stop, see `extract_layers`.
+    """
+    found = {}
+    for name in ("pixels", "gabor"):
+        found[name] = extract_layers(f"baseline:{name}", stimuli, folder / f"{name}.zarr", ["output"], **how)["output"]
+    if uri is not None and not uri.startswith(("baseline:", "untrained:")):
+        chosen = layer or FeatureExtractor.from_uri(f"untrained:{uri}", device="cpu").default_layer
+        stored = extract_layers(f"untrained:{uri}", stimuli, folder / "untrained.zarr", [chosen], **how)
+        found["untrained"] = stored[chosen]
+    return found
