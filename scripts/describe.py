@@ -26,7 +26,7 @@ def describe(
 
 def describe_study(path: Path) -> dict[str, Any]:
     """The resolved study."""
-    from studies import Study
+    from studies.study import Study
 
     return {"kind": "study", "path": path, **Study.load(path).model_dump(mode="json", exclude_none=True)}
 

@@ -101,7 +101,7 @@ def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
     default_value = None if required else field.get_default(call_default_factory=True)
     if default_value not in (None, (), [], {}):
         help_text = f"{help_text} [default: {_shown(default_value)}]"
-    annotation = Annotated[kind if required else kind | None, typer.Option(help=help_text, show_default=False)]
+    annotation: Any = Annotated[kind if required else kind | None, typer.Option(help=help_text, show_default=False)]
     default = inspect.Parameter.empty if required else None
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -114,7 +114,8 @@ def _flag_type(annotation: Any) -> Any:
     if origin is tuple and Ellipsis not in inner:
         return annotation
     if origin in (list, tuple, set):
-        return types.GenericAlias(list, (_flag_type(inner[0]),))
+        inner_type = _flag_type(inner[0])
+        return types.GenericAlias(list, (inner_type,))
     if origin in (dict, Mapping):
         return list[str]
     return annotation if annotation in SCALARS or origin is Literal else str

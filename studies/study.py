@@ -95,6 +95,13 @@ class Holdout(Part):
         return split_by_value(recording, self.by, [labels[str(v)] for v in self.held_out])
 
 
+def training_part(recording: Recording, split: str, seed: int) -> Recording:
+    """What is not held out by ``stimulus:0.2`` and the like (see `Holdout.parse`); everything for ``none``."""
+    if split == "none":
+        return recording
+    return Holdout.parse(split).split(recording, seed).apply(recording)[0]
+
+
 class FeatureSet(Part):
     """Features by name: extracted with a model, or read from a store.
 
@@ -135,11 +142,14 @@ class Encoding(Part):
 
 
 class Decoding(Part):
-    """A decoder from responses to features, scored by identification and retrieval of the held-out stimuli."""
+    """A decoder from responses to features, scored by identification and retrieval of the held-out stimuli.
+
+    max_neuroids : read at most so many, the most reliable on the training part.
+    """
 
     name: Name
     features: str
-    voxels: int | None = Field(default=None, ge=1)
+    max_neuroids: int | None = Field(default=None, ge=1)
 
 
 class Alignment(Part):
