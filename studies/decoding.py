@@ -1,0 +1,103 @@
+"""Decoding as a question: open a decoder, find what it has not seen, and say how well it does there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decoders import LatentDecoder, evaluate_categories, identify_patterns
+from encoders import Features
+from recordings import Recording
+from recordings.artifacts import read_config
+from recordings.errors import ArtifactError, InputError, RepetitionError, UnknownNameError
+from recordings.events import OnEvent, Stop
+
+
+def load_latent_decoder(path: Path) -> LatentDecoder:
+    """A fitted `LatentDecoder`; `ArtifactError` if `path` holds something else."""
+    return LatentDecoder.from_pretrained(str(path))
+
+
+def held_out_average(decoder: LatentDecoder, recording: Recording) -> Recording:
+    """Responses to the stimuli that a decoder was not fitted on, averaged over repetitions.
+
+    Raises
+    ------
+    RepetitionError : it was fitted on all of them.
+    """
+    unseen = ~np.isin(recording.stimulus_ids.astype(str), decoder.training_["stimulus_ids"])
+    if not unseen.any():
+        raise RepetitionError(
+            "the decoder was fitted on every stimulus of the recording; nothing is held out",
+            remedy="Fit with --split, or give a recording of other stimuli",
+        )
+    return recording.take(np.flatnonzero(unseen)).average_repetitions()
+
+
+def evaluate_decoder(
+    path: Path,
+    recording: Recording,
+    features: Features | None,
+    *,
+    n_way: int | None = None,
+    n_permutations: int = 100,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A fitted decoder on presentations it has not seen: identification, and retrieval among all of `features`.
+
+    Raises
+    ------
+    InputError : no features for a decoder that decodes into them. ArtifactError : no decoder there.
+    """
+    kind = read_config(path).get("kind")
+    if kind == "CategoryDecoder":
+        raise InputError(
+            "decodes categories and does not know which presentations it was fitted on",
+            where=path,
+            remedy="Leave out --model: groups of presentations are then left out in turn",
+        )
+    if kind != "LatentDecoder":
+        raise ArtifactError(f"holds a {kind}, not a decoder", where=path, remedy="Give what penfield decode fit wrote")
+    if features is None:
+        raise InputError("decodes into features and needs them", where=path, remedy="Give --features")
+    decoder = load_latent_decoder(path)
+    test = held_out_average(decoder, recording)
+    shown = [str(i) for i in test.stimulus_ids]
+    found = decoder.identify(test, features.select(shown), n_way=n_way, n_permutations=n_permutations, seed=seed)
+    answer = found.to_dict() | {"n_shuffles": n_permutations}
+    if decoder.temperature_ is not None:
+        nearest = decoder.retrieve(test, features, k=1)
+        answer["retrieval"] = {
+            "top1": float(nearest.hits(shown).mean()),
+            "chance": nearest.chance,
+            "n_gallery": nearest.n_gallery,
+        }
+    return answer
+
+
+def evaluate_recording(
+    recording: Recording,
+    what: str = "category",
+    *,
+    label: str = "category",
+    group: str = "run",
+    n_way: int | None = None,
+    n_permutations: int = 100,
+    seed: int = 0,
+    on_event: OnEvent | None = None,
+    stop: Stop | None = None,
+) -> dict[str, Any]:
+    """Decode within a recording: "category" with groups left out in turn, or "patterns" of single presentations.
+
+    Raises
+    ------
+    UnknownNameError : another `what`, or no such coordinate.
+    """
+    how: dict[str, Any] = {"n_permutations": n_permutations, "seed": seed, "on_event": on_event, "stop": stop}
+    if what == "category":
+        return evaluate_categories(recording, label, group, **how).to_dict()
+    if what == "patterns":
+        return identify_patterns(recording, n_way=n_way, **how).to_dict()
+    raise UnknownNameError(f"cannot decode {what!r}", remedy="There are: category, patterns")
