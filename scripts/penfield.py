@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from . import console, describe, import_recording
+from . import console, decode, demo, describe, encode, features, import_recording, models, run, score, simulate
 
 app = console.group(
     "Brain encoding and decoding with foundation models.\n\n"
     "From pictures to predicted responses (encode), from responses back to what was seen (decode), and how well a "
     "model agrees with a brain (score)."
 )
-for module in (import_recording, describe):
+for module in (demo, run, simulate, import_recording, describe, features, encode, decode, score, models):
     app.add_typer(module.app)
 
 

@@ -1,0 +1,90 @@
+"""Running studies: the shipped example, the same numbers again, and on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import studies
+from recordings.errors import Cancelled, InputError, LeakageError
+from recordings.events import Event
+from studies.run import run
+from studies.simulation import simulate_world
+from studies.study import Study
+
+EXAMPLE = Path(studies.__file__).parent / "examples" / "miniature.toml"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """The example study with fewer scenes, in a folder of its own, already run."""
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "study.toml").write_text(EXAMPLE.read_text().replace("scenes = 150", "scenes = 60"))
+    study = Study.load(folder / "study.toml")
+    run(study)
+    return study
+
+
+def results(study: Study) -> dict[str, dict[str, float]]:
+    return dict(json.loads((study.out / "results.json").read_text()))
+
+
+def test_the_example_finds_the_planted_brain(small: Study) -> None:
+    found = results(small)
+    assert found["encode.both"]["center"] > 0.5 and found["encode.both"]["p_value"] < 0.02
+    assert found["decode.gabor"]["accuracy"] > 3 * found["decode.gabor"]["chance"]
+    assert set(found) >= {"study", "seed", "encode.gabor", "align.gabor"}
+
+
+def test_results_lie_beside_the_resolved_study(small: Study) -> None:
+    assert Study.load(small.out / "study.toml") == small
+
+
+def test_a_second_run_makes_nothing_again(small: Study) -> None:
+    before = {f: f.stat().st_mtime_ns for f in small.out.glob("*/*/model/*")}
+    answers = run(small)
+    assert before and {f: f.stat().st_mtime_ns for f in before} == before
+    assert answers["encode.gabor"] == results(small)["encode.gabor"]
+
+
+def test_interrupted_anywhere_it_goes_on_to_the_same_numbers(small: Study, tmp_path: Path) -> None:
+    study = small.model_copy(update={"out": tmp_path / "again"})
+    stopped = 0
+    for limit in (1, 4, 9, 10_000):
+        seen: list[Event] = []
+        try:
+            run(study, on_event=seen.append, stop=lambda seen=seen, limit=limit: len(seen) > limit)  # type: ignore[misc]
+        except Cancelled:
+            stopped += 1
+            assert not (study.out / "results.json").exists()
+    assert stopped >= 2
+    assert results(study) == results(small)
+
+
+def test_the_seed_changes_the_numbers(small: Study, tmp_path: Path) -> None:
+    study = small.model_copy(update={"out": tmp_path / "other", "seed": 1, "decode": (), "align": ()})
+    assert run(study)["encode.gabor"]["center"] != results(small)["encode.gabor"]["center"]
+
+
+def test_a_folder_of_another_study_is_kept(small: Study) -> None:
+    with pytest.raises(InputError, match="another study"):
+        run(small.model_copy(update={"seed": 5}))
+
+
+def test_data_that_changed_are_answered_anew(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text()
+    start, end = text.index("simulate ="), text.index("[split]")
+    (tmp_path / "study.toml").write_text(text[:start] + 'path = "subject-01"\n\n' + text[end:])
+    study = Study.load(tmp_path / "study.toml").model_copy(update={"decode": (), "align": ()})
+    simulate_world(tmp_path, 40, seed=0)
+    first = run(study)["encode.gabor"]["center"]
+    simulate_world(tmp_path, 40, seed=0, noise_ceiling=0.3, overwrite=True)
+    assert run(study)["encode.gabor"]["center"] != first
+
+
+def test_leakage_is_refused(small: Study, tmp_path: Path) -> None:
+    split = small.split.model_copy(update={"by": "run", "held_out": (0,)})
+    with pytest.raises(LeakageError, match="training and in the test part"):
+        run(small.model_copy(update={"split": split, "out": tmp_path / "leak"}))
