@@ -16,12 +16,14 @@ app = typer.Typer()
 def demo(
     run: console.Run,
     out: Annotated[Path, typer.Option(help="Folder to write; open report.html in it afterwards.")] = Path("demo"),
-    quick: Annotated[bool, typer.Option("--quick", help="A smaller world, in less than a minute and a half.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller world, in a fraction of the time.")] = False,
 ) -> dict[str, Any]:
     """Simulate a brain, encode, decode and score it, and write a report. Start here."""
     from studies.demo import run as run_demo
 
-    return dict(run_demo(out, quick=quick, seed=run.seed, on_event=run.on_event, stop=run.stop))
+    how: dict[str, Any] = {"quick": quick, "seed": run.seed, "device": run.device}
+    summary = run_demo(out, on_event=run.on_event, stop=run.stop, **how)
+    return {"report": str(out / "report.html"), **summary}
 
 
 if __name__ == "__main__":

@@ -48,12 +48,7 @@ def simulate_world(
             raise InputError("exists already", where=folder, remedy="Choose another folder or pass --overwrite")
     shown = Scenes.sample(scenes, seed=seed)
     rendered = render(shown, on_event=on_event, stop=stop)
-    how: dict[str, Any] = {
-        "seed": seed,
-        "noise_ceiling": noise_ceiling,
-        "repetitions": repetitions,
-        "sessions": sessions,
-    }
+    how: dict[str, Any] = {"noise_ceiling": noise_ceiling, "repetitions": repetitions, "sessions": sessions}
     for number, folder in enumerate(folders):
         subject = simulate_subject(shown, rendered, seed=seed, subject=number, on_event=on_event, stop=stop, **how)
         with atomic_path(folder, overwrite=overwrite) as part:
