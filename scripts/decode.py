@@ -53,27 +53,34 @@ def fit(
     label: Label = "category",
     group: Group = "run",
     overwrite: console.Overwrite = False,
+    dry_run: console.DryRun = False,
 ) -> dict[str, Any]:
     """Fit a decoder on a part of a recording: into a feature space, or of the category that was shown."""
     from decoders import CategoryDecoder, LatentDecoder
     from encoders import Features
     from studies.encoding import solver_device
+    from studies.plan import plan_decoder
     from studies.sources import open_recording
     from studies.study import training_part
 
     check_absent(out, overwrite)
     train = training_part(open_recording(recording, tuple(roi or ())), split, run.seed)
     watched: dict[str, Any] = {"on_event": run.on_event, "stop": run.stop}
+    latent = LatentDecoder(
+        reliability=None if all_neuroids else reliability,
+        max_neuroids=max_neuroids,
+        device=solver_device(run.device),
+        seed=run.seed,
+    )
+    if dry_run:
+        if features is None:
+            raise typer.BadParameter("--dry-run goes with --features; categories take a moment")
+        return plan_decoder(latent, Features.load(features, layer), train).to_dict()
     decoder: CategoryDecoder | LatentDecoder
     if features is None:
         decoder = CategoryDecoder(label=label, group=group).fit(train, **watched)
     else:
-        decoder = LatentDecoder(
-            reliability=None if all_neuroids else reliability,
-            max_neuroids=max_neuroids,
-            device=solver_device(run.device),
-            seed=run.seed,
-        ).fit(train, Features.load(features, layer), **watched)
+        decoder = latent.fit(train, Features.load(features, layer), **watched)
     decoder.save_pretrained(out, overwrite=overwrite)
     return {
         "out": out,

@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from decoders import LatentDecoder
 from encoders import FeatureExtractor, Features, extract
 from encoders.linear import LinearEncoder
 from recordings import Recording, Stimuli
 
 PROBE_SECONDS = 2.0
 PROBE_SIDE = 400
+PROBE_STIMULI = 50
+FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -131,4 +134,20 @@ def plan_encoder(encoder: LinearEncoder, features: Mapping[str, Features], train
     weights = (n if kernel else columns) * train.n_neuroids
     folds = encoder.cv if isinstance(encoder.cv, int) else 1
     working = 3 * n * columns + (folds + 2) * n * min(n, columns) + weights
-    return Plan(fixed / shrink**3 + each / shrink**2, resident_memory() + 4 * working, 4 * weights)
+    return Plan(fixed / shrink**3 + each / shrink**2, resident_memory() + FLOAT32 * working, FLOAT32 * weights)
+
+
+def plan_decoder(decoder: LatentDecoder, features: Features, train: Recording) -> Plan:
+    """Cost of fitting a decoder, from fits to the first stimuli only; time is taken to grow in proportion to these."""
+    ids = list(dict.fromkeys(train.stimulus_ids))
+    columns = int(np.prod(features.shape[1:]))
+
+    def step(n: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copy.deepcopy(decoder).fit(train.where(stimulus_id=ids[:n]), features)
+
+    fixed, each = extrapolate(step, len(ids), first=PROBE_STIMULI)
+    weights = train.n_neuroids * columns
+    working = len(train) * train.n_neuroids + 3 * len(ids) * columns + 2 * weights
+    return Plan(fixed + each, resident_memory() + FLOAT32 * working, FLOAT32 * weights)

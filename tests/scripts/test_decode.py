@@ -60,6 +60,12 @@ def store(world: Path, layer: str = "good") -> tuple[object, ...]:
     return ("--features", world / "features.zarr", "--layer", layer)
 
 
+def test_a_dry_run_writes_nothing(penfield: Callable[..., Any], world: Path) -> None:
+    command = ("decode", "fit", "-r", world / "subject", *store(world), "--out", world / "d", "--dry-run", "--json")
+    assert 0 < penfield(*command).json["estimate"]["seconds"] < 30
+    assert not (world / "d").exists()
+
+
 def test_held_out_stimuli_are_identified(penfield: Callable[..., Any], world: Path, decoder: Path) -> None:
     result = penfield("decode", "identify", "-m", decoder, "-r", world / "subject", *store(world), "--json")
     assert result.exit_code == 0, result.stderr
