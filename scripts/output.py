@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-MAX_COLUMNS = 8
+MAX_COLUMNS = 9
 
 
 def show(result: Mapping[str, Any], *, as_json: bool) -> None:
@@ -28,7 +28,8 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
         console.print(_facts(scalars))
     for name, value in values.items():
         if _nested(value) and value:
-            console.print(_table(name, value))
+            for table in _tables(name, value):
+                console.print(table)
 
 
 def plain(value: Any) -> Any:
@@ -57,17 +58,29 @@ def _facts(values: Mapping[str, Any]) -> Table:
     return table
 
 
-def _table(title: str, value: Any) -> Table:
+def _tables(title: str, value: Any) -> list[Table]:
+    """One table of rows, and one more for each column that is a dict itself; facts where there are no rows."""
     rows = value if isinstance(value, list) else _rows(value)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    inner = {name for row in rows for name, cell in row.items() if isinstance(cell, dict)}
+    columns = [c for c in dict.fromkeys(name for row in rows for name in row) if c not in inner]
     if not rows or len(columns) > MAX_COLUMNS:
-        table = _facts(value if isinstance(value, dict) else {str(i): row for i, row in enumerate(rows)})
+        table = _facts(value if isinstance(value, dict) else {str(row.get("", i)): row for i, row in enumerate(rows)})
         table.title, table.title_justify = title, "left"
-        return table
+        return [table]
     table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*(_text(row.get(c, "")) for c in columns))
-    return table
+    parts = [_tables(f"{title}: {name}", _part(rows, name)) for name in sorted(inner)]
+    return [table, *(t for part in parts for t in part)]
+
+
+def _part(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """A column of dicts as rows; turned on its side where it is wider than long."""
+    part = {str(row.get("", i)): row[name] for i, row in enumerate(rows) if isinstance(row.get(name), dict)}
+    keys = dict.fromkeys(key for cells in part.values() for key in cells)
+    if len(keys) > len(part):
+        return [{"": key, **{label: cells.get(key, "") for label, cells in part.items()}} for key in keys]
+    return [{"": label, **cells} for label, cells in part.items()]
 
 
 def _rows(value: dict[str, Any]) -> list[dict[str, Any]]:

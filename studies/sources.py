@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders import FeatureExtractor, Features, extract, layers_of
+from encoders.features.extractor import OUTPUT
 from recordings import Recording, Stimuli, Subject
 from recordings.errors import FormatError
 from recordings.events import OnEvent, Stop
@@ -61,7 +62,7 @@ def extract_layers(
 ) -> dict[str, Features]:
     """Features of stimuli by layer, kept in a store at `path`; every top-level layer of the model if none is named."""
     extractor = FeatureExtractor.from_uri(uri, device=device)
-    names = list(layers) or [name for name in extractor.layers() if "." not in name]
+    names = list(layers) or [n for n in extractor.layers() if "." not in n and n != OUTPUT] or [OUTPUT]
     return extract(
         extractor,
         stimuli,
@@ -85,7 +86,7 @@ def extract_baselines(
     """
     found = {}
     for name in ("pixels", "gabor"):
-        found[name] = extract_layers(f"baseline:{name}", stimuli, folder / f"{name}.zarr", ["output"], **how)["output"]
+        found[name] = extract_layers(f"baseline:{name}", stimuli, folder / f"{name}.zarr", [OUTPUT], **how)[OUTPUT]
     if uri is not None and not uri.startswith(("baseline:", "untrained:")):
         chosen = layer or FeatureExtractor.from_uri(f"untrained:{uri}", device="cpu").default_layer
         stored = extract_layers(f"untrained:{uri}", stimuli, folder / "untrained.zarr", [chosen], **how)
