@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from recordings import Score
 from recordings.errors import InputError
 from recordings.events import OnEvent, Stop, report
 from recordings.storage import atomic_path, remove
@@ -20,10 +21,11 @@ from studies.report import Headline, Section, write_report
 from .commands import commands
 from .decoding import Decoded, decode
 from .decoding_page import decoding_section
-from .encoding import TRUE_MODEL, encode, extract_features
+from .encoding import encode, extract_features
 from .encoding_page import EncoderScore, encoding_section
 from .numbers import numbers_section
 from .regions import SCORED
+from .scoring import alignment_section, score
 from .world import World, simulate, world_section
 
 SUMMARY, PAGE, MARK = "summary.json", "report.html", "demo.json"
@@ -78,9 +80,11 @@ def run(
         scores = encode(world, features, folder / "models", seed, size.bootstrap, device, on_event, stop)
     with clock.part("decode"):
         found = decode(world, features, folder / "models", seed, device, on_event, stop)
+    with clock.part("score"):
+        true_model = score(world, seed, size.bootstrap, on_event, stop)
     with clock.part("report"):
-        sections = _sections(world, scores, found)
-    summary = _summary(world, scores, found) | clock.seconds | {"peak_memory_gb": _peak_memory() / 1e9}
+        sections = _sections(world, scores, found, true_model)
+    summary = _summary(world, scores, found, true_model) | clock.seconds | {"peak_memory_gb": _peak_memory() / 1e9}
     sections.append(numbers_section(summary, commands()))
     with atomic_path(folder / SUMMARY, overwrite=True) as part:
         part.write_text(json.dumps(summary, indent=2) + "\n")
@@ -91,7 +95,7 @@ def run(
 class Clock:
     """Seconds that each part takes, as numbers of the summary."""
 
-    parts = ("simulate", "features", "encode", "decode", "report")
+    parts = ("simulate", "features", "encode", "decode", "score", "report")
 
     def __init__(self, on_event: OnEvent | None, stop: Stop | None):
         self.seconds: dict[str, float] = {}
@@ -117,22 +121,22 @@ def _prepared(folder: Path) -> Path:
     return folder
 
 
-def _sections(world: World, scores: list[EncoderScore], found: Decoded) -> list[Section]:
+def _sections(world: World, scores: list[EncoderScore], found: Decoded, true_model: Score) -> list[Section]:
     recording = world.subject.recording
     return [
         world_section(world),
         encoding_section(recording, scores, MAPPED, len(world.train), len(world.test)),
         decoding_section(found, world.subject.stimuli),
+        alignment_section(true_model),
     ]
 
 
-def _summary(world: World, scores: list[EncoderScore], found: Decoded) -> dict[str, float]:
+def _summary(world: World, scores: list[EncoderScore], found: Decoded, true_model: Score) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for score in scores:
-        numbers |= {f"encode.{score.key}.{roi}": score.by_roi[roi][0] for roi in SCORED}
-        numbers[f"encode.{score.key}.shuffled"] = score.null.mean
-        numbers[f"encode.{score.key}.shuffled_se"] = score.null.standard_error
-    true_model = next(score for score in scores if score.key == TRUE_MODEL)
+    for model in scores:
+        numbers |= {f"encode.{model.key}.{roi}": model.by_roi[roi][0] for roi in SCORED}
+        numbers[f"encode.{model.key}.shuffled"] = model.null.mean
+        numbers[f"encode.{model.key}.shuffled_se"] = model.null.standard_error
     return numbers | {
         "encode.noise_ceiling_error": world.ceiling_error,
         "decode.retrieval_top1": found.identified.accuracy,
@@ -146,7 +150,7 @@ def _summary(world: World, scores: list[EncoderScore], found: Decoded) -> dict[s
 def _write(
     path: Path, world: World, scores: list[EncoderScore], found: Decoded, sections: list[Section], seed: int
 ) -> None:
-    mapped = next(score for score in scores if score.key == MAPPED)
+    mapped = next(model for model in scores if model.key == MAPPED)
     write_report(
         path,
         title="The whole chain on a miniature world",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .decoding import LAYER, SOURCE
-from .encoding import MODELS, Model
+from .decoding import DECODER, LAYER, SOURCE
+from .encoding import MODELS, TRUE_MODEL, Model
 from .world import SUBJECT
 
 _HELD_OUT = "--split split:test"
@@ -19,8 +19,11 @@ def commands() -> dict[str, list[str]]:
             for model in fitted
         ],
         "Fit them again": [_fit(model) for model in fitted],
-        "Decode": [
-            f"penfield decode retrieve -m models/latent_decoder -f features/{SOURCE}.zarr --layer {LAYER} -r {SUBJECT}"
+        "Look the held-out scenes up among their pictures": [
+            f"penfield decode identify -m models/{DECODER} -f features/{SOURCE}.zarr --layer {LAYER} -r {SUBJECT}"
+        ],
+        "Score the true model": [
+            f"penfield score --features features/{TRUE_MODEL}.zarr --recording {SUBJECT} --metric predictivity"
         ],
     }
 

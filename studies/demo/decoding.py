@@ -13,7 +13,7 @@ from studies.encoding import solver_device
 
 from .world import World
 
-SOURCE, LAYER = "backbone", "blocks.3"
+SOURCE, LAYER, DECODER = "backbone", "blocks.3", "latent_decoder"
 N_SHUFFLES = 50
 MAX_NEUROIDS = 500
 
@@ -47,7 +47,7 @@ def decode(
     space = features[SOURCE][LAYER]
     decoder = LatentDecoder(max_neuroids=MAX_NEUROIDS, device=solver_device(device), seed=seed)
     decoder.fit(world.part("train"), space, on_event=on_event, stop=stop)
-    decoder.save_pretrained(folder / "latent_decoder", overwrite=True)
+    decoder.save_pretrained(folder / DECODER, overwrite=True)
     test, gallery = world.part("test").average_repetitions(), space.select(world.test)
     identified = decoder.identify(test, gallery, n_permutations=N_SHUFFLES, seed=seed)
     return Decoded(identified, decoder.retrieve(test, gallery, k=3), len(decoder.neuroids_))

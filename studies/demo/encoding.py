@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from encoders import BandedRidgeEncoder, FeatureExtractor, Features, RidgeEncoder, extract
+from encoders.solvers import AlphaEdgeWarning
 from recordings import Recording, score_predictions
 from recordings.errors import ArtifactError
 from recordings.events import OnEvent, Stop, report
@@ -108,11 +110,21 @@ def encode(
         encoder = (
             BandedRidgeEncoder(n_draws=N_DRAWS, cv=3, device=on, seed=seed) if model.banded else RidgeEncoder(device=on)
         )
-        encoder.fit(features[model.source], train, on_event=on_event, stop=stop)
+        space = one_or_all(features[model.source])
+        with warnings.catch_warnings():
+            if model.baseline:
+                # Baselines are there to fail in some regions; that they do is no reason for a warning.
+                warnings.simplefilter("ignore", AlphaEdgeWarning)
+            encoder.fit(space, train, on_event=on_event, stop=stop)
         encoder.save_pretrained(folder / model.key, overwrite=True)
-        predicted = encoder.predict(features[model.source], list(test.stimulus_ids))
+        predicted = encoder.predict(space, list(test.stimulus_ids))
         scores.append(score_model(model, predicted, test, world.ceiling, n_bootstrap, seed))
     return scores
+
+
+def one_or_all(layers: dict[str, Features]) -> Features | dict[str, Features]:
+    """The only layer there is, or all of them as bands, as the command line takes a store."""
+    return layers if len(layers) > 1 else next(iter(layers.values()))
 
 
 def score_model(
