@@ -52,12 +52,15 @@ def predictivity(
     features = features.select([str(i) for i in average.stimulus_ids])
     encoder = RidgeEncoder() if encoder is None else encoder
     predicted = np.empty((len(average), average.n_neuroids), np.float32)
-    splits = stimulus_folds(average, folds, seed)
+    splits, mean = stimulus_folds(average, folds, seed), average.values.mean(0)
     for number, split in enumerate(splits):
         report(on_event, stop, "predictivity", number, len(splits))
         train, test = split.apply(average)
         encoder.fit(features, train, stop=stop)
-        predicted[split.test] = encoder.predict(features, [str(i) for i in test.stimulus_ids])
+        # What a fold leaves out is low where the mean of the rest is high: predictions that carry these means would
+        # correlate negatively with responses. The mean of all stands in for them.
+        offset = mean - train.values.mean(0)
+        predicted[split.test] = encoder.predict(features, [str(i) for i in test.stimulus_ids]) + offset
     report(on_event, None, "predictivity", len(splits), len(splits))
     provenance = {
         "features": features.fingerprint(),
