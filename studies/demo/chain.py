@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +10,14 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+import torch
+from threadpoolctl import threadpool_limits
+
 from recordings import Score
 from recordings.errors import InputError
 from recordings.events import OnEvent, Stop, report
 from recordings.storage import atomic_path, remove
+from studies.plan import resident_memory
 from studies.report import Headline, Section, write_report
 
 from .commands import commands
@@ -71,7 +73,27 @@ def run(
     ------
     InputError : `out` holds something else. Cancelled : `stop` answered True.
     """
-    size, folder, clock = QUICK if quick else FULL, _prepared(Path(out)), Clock(on_event, stop)
+    with _one_thread():
+        return _run(_prepared(Path(out)), QUICK if quick else FULL, seed, device, on_event, stop)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # The matrices are small. Where another program holds a core, threads wait for each other so long that a fit on two
+    # was measured to take fifty times as long as on one.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(
+    folder: Path, size: Size, seed: int, device: str, on_event: OnEvent | None, stop: Stop | None
+) -> dict[str, float]:
+    clock = Clock(on_event, stop)
     with clock.part("simulate"):
         world = simulate(folder, size.train, size.test, seed, on_event, stop)
     with clock.part("features"):
@@ -84,7 +106,7 @@ def run(
         true_model = score(world, seed, size.bootstrap, on_event, stop)
     with clock.part("report"):
         sections = _sections(world, scores, found, true_model)
-    summary = _summary(world, scores, found, true_model) | clock.seconds | {"peak_memory_gb": _peak_memory() / 1e9}
+    summary = _summary(world, scores, found, true_model) | clock.seconds | {"peak_memory_gb": resident_memory() / 1e9}
     sections.append(numbers_section(summary, commands()))
     with atomic_path(folder / SUMMARY, overwrite=True) as part:
         part.write_text(json.dumps(summary, indent=2) + "\n")
@@ -169,8 +191,3 @@ def _write(
         sections=sections,
         facts={"Seed": str(seed), "Scenes": f"{len(world.train) + len(world.test):,}"},
     )
-
-
-def _peak_memory() -> float:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -11,13 +11,14 @@ from nilearn.datasets import load_fsaverage
 
 from decoders import identify, retrieve
 from encoders import Features
-from recordings import Recording, Space, Stimuli, Subject
+from recordings import Recording, Score, Space, Stimuli, Subject
 from recordings.statistics import Null
 from studies.demo.decoding import Decoded
 from studies.demo.decoding_page import decoding_section
 from studies.demo.encoding_page import EncoderScore, encoding_section
 from studies.demo.numbers import numbers_section
 from studies.demo.regions import SCORED
+from studies.demo.scoring import alignment_section
 from studies.demo.world import World, world_section
 from studies.report import Headline, write_report
 
@@ -109,6 +110,7 @@ def report_page(
         world_section(made_up_world),
         encoding_section(recording, made_up_scores, "ridge", 10, 10),
         decoding_section(made_up_decoding, stimuli),
+        alignment_section(Score(0.7 * np.ones(60), None, {}, interval=(0.6, 0.8))),
         numbers_section(SUMMARY, {"Encode": ["penfield encode fit " + "--a-long-option " * 20]}),
     ]
     return write_report(

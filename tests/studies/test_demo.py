@@ -108,9 +108,7 @@ def test_summary_report_and_artifacts_are_written(demo: tuple[Path, dict[str, fl
     assert "simulated" in page
     subject = Subject.load(folder / "subject-01")
     encoder = RidgeEncoder.from_pretrained(str(folder / "models" / "gabor"))
-    score = encoder.score(
-        {"output": Features.load(folder / "features" / "gabor.zarr")}, subject.recording.where(split="test")
-    )
+    score = encoder.score(Features.load(folder / "features" / "gabor.zarr"), subject.recording.where(split="test"))
     by_roi = score.by_roi()
     assert {roi: pytest.approx(by_roi[roi], abs=1e-5) for roi in SCORED} == {
         roi: numbers[f"encode.gabor.{roi}"] for roi in SCORED

@@ -78,6 +78,7 @@ def test_what_users_write_is_escaped(report_page: Path) -> None:
 
 def test_the_numbers_of_the_summary_are_on_the_page(report_page: Path) -> None:
     words = Elements(report_page).words
+    assert "&" not in words
     for text in ("encode.ridge.V1", "0.710", "0.0152", "84.2", "0.957", "1.840", "These data are made up."):
         assert text in words
 
