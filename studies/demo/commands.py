@@ -16,9 +16,9 @@ def commands() -> dict[str, list[str]]:
         "What is in the simulated subject": [f"penfield describe {SUBJECT}"],
         "Score the encoders that the demo fitted": [
             f"penfield encode evaluate -m models/{model.key} -f features/{model.source}.zarr -r {SUBJECT}"
-            for model in fitted
+            for model in MODELS
         ],
-        "Fit them again": [_fit(model) for model in fitted],
+        "Fit them again, banded ridge with more draws of band weights": [_fit(model) for model in fitted],
         "Look the held-out scenes up among their pictures": [
             f"penfield decode identify -m models/{DECODER} -f features/{SOURCE}.zarr --layer {LAYER} -r {SUBJECT}"
         ],
