@@ -267,7 +267,7 @@ class LinearEncoder(Artifact):
         runs = run_labels(test) if self.delays else None
         provenance = {"encoder": type(self).__name__, "bands": [to_config(b) for b in self.bands_], "seed": seed}
         return score_predictions(
-            self.predict(features, test.stimulus_ids.astype(str), runs=runs),
+            self.predict(features, list(test.stimulus_ids), runs=runs),
             test,
             ceiling=ceiling,
             metric=metric,

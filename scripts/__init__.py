@@ -1,0 +1,1 @@
+"""The command line: one file a verb, each of which parses, calls one public function, and prints or writes."""
