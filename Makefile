@@ -38,10 +38,10 @@ lint: $(STAMP)  ## Check style, types and the one-way imports between rooms
 	$(BIN)/lint-imports
 
 bench: $(STAMP)  ## Measure speed and memory beside peers (long)
-	$(BIN)/python -m benchmarks.ridge
-	$(BIN)/python -m benchmarks.ridge_memory
-	$(BIN)/python -m benchmarks.extraction
-	$(BIN)/python -m benchmarks.miniature_world
+	$(BIN)/python benchmarks/ridge.py
+	$(BIN)/python benchmarks/ridge_memory.py
+	$(BIN)/python benchmarks/extraction.py
+	$(BIN)/python benchmarks/miniature_world.py
 
 clean:  ## Remove the environment and everything generated
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

@@ -113,6 +113,7 @@ def test_evaluation_finds_nothing_in_shuffled_pictures(monkeypatch: pytest.Monke
     assert max(abs(scores[name]) for name in ("hue_cos", "x", "y", "category")) < 0.35
 
 
+@pytest.mark.slow
 def test_training_repeats_itself() -> None:
     state = torch.random.get_rng_state()
     first, second = (train(3, 8, seed=5).state_dict() for _ in range(2))
