@@ -76,19 +76,23 @@ def extract_layers(
 
 
 def extract_baselines(
-    uri: str | None, stimuli: Stimuli, folder: Path, layer: str | None = None, **how: Any
+    uri: str | None, stimuli: Stimuli, folder: Path, *, layer: str | None = None, readout: str = "pooled", **how: Any
 ) -> dict[str, Features]:
     """What a model must beat: pixels, Gabor energies and, if its URI is given, the same model untrained.
 
     Parameters
     ----------
-    layer : of the untrained model; its default if None. how : readout, device, on_event, stop, see `extract_layers`.
+    layer, readout : of the untrained model, its default layer if None; pixels and Gabor energies are rows as they are.
+    how : device, on_event, stop, see `extract_layers`.
     """
     found = {}
     for name in ("pixels", "gabor"):
-        found[name] = extract_layers(f"baseline:{name}", stimuli, folder / f"{name}.zarr", [OUTPUT], **how)[OUTPUT]
+        store = folder / f"{name}.zarr"
+        found[name] = extract_layers(f"baseline:{name}", stimuli, store, [OUTPUT], readout="flat", **how)[OUTPUT]
     if uri is not None and not uri.startswith(("baseline:", "untrained:")):
         chosen = layer or FeatureExtractor.from_uri(f"untrained:{uri}", device="cpu").default_layer
-        stored = extract_layers(f"untrained:{uri}", stimuli, folder / "untrained.zarr", [chosen], **how)
-        found["untrained"] = stored[chosen]
+        store = folder / "untrained.zarr"
+        untrained = extract_layers(f"untrained:{uri}", stimuli, store, [chosen], readout=readout, **how)
+        # The read-out "projected" has a layer of its own.
+        found["untrained"] = next(iter(untrained.values()))
     return found

@@ -32,6 +32,14 @@ def test_a_model_and_its_baselines(penfield: Callable[..., Any], world: Path) ->
     assert set(answer["baselines"]) == {"pixels", "gabor"}
 
 
+@pytest.mark.parametrize("readout", ["cls", "pooled"])
+def test_baselines_of_a_network_take_its_readout(penfield: Callable[..., Any], world: Path, readout: str) -> None:
+    command = ("score", "--model", "miniature:backbone", "--layer", "blocks.5", "--readout", readout, "--metric", "rsa")
+    answer = penfield(*command, "--recording", world / "subject", "--baselines", "--json").json
+    assert set(answer["baselines"]) == {"pixels", "gabor", "untrained"}
+    assert answer["baselines"]["untrained"]["score"] != answer["layers"]["blocks.5"]["score"]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
