@@ -67,7 +67,7 @@ class BandedRidgeEncoder(LinearEncoder):
         responses y and predictions yhat = sum_b yhat_b, all centred over stimuli. Shares add up to the R2 of the
         centred prediction; that of a band that only hurts is negative. Takes and raises what `score` does.
         """
-        test = self._held_out(recording, nuisance)
+        test = self.held_out(recording, nuisance)
         runs = run_labels(test) if self.delays else None
         spaces, ids = self._spaces(features), test.stimulus_ids.astype(str)
         designs = [band.design(spaces[band.name], ids, runs) for band in self.bands_]

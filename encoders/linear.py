@@ -263,7 +263,7 @@ class LinearEncoder(Artifact):
         LeakageError : a stimulus of the recording was in the fit.
         ArtifactError : other neuroids or another feature space than in the fit.
         """
-        test = self._held_out(recording, nuisance)
+        test = self.held_out(recording, nuisance)
         runs = run_labels(test) if self.delays else None
         provenance = {"encoder": type(self).__name__, "bands": [to_config(b) for b in self.bands_], "seed": seed}
         return score_predictions(
@@ -276,8 +276,13 @@ class LinearEncoder(Artifact):
             provenance=provenance,
         )
 
-    def _held_out(self, recording: Recording, nuisance: np.ndarray | None) -> Recording:
-        """The test responses without nuisance, repetitions averaged, once it is sure that the fit has not seen them."""
+    def held_out(self, recording: Recording, nuisance: np.ndarray | None = None) -> Recording:
+        """Responses as `score` compares them: without nuisance, and averaged over repetitions unless there are delays.
+
+        Raises
+        ------
+        LeakageError : a stimulus of the recording was in the fit. ArtifactError : other neuroids than in the fit.
+        """
         self._check_fitted()
         check_neuroids(self.recording_, recording)
         ids = recording.stimulus_ids.astype(str)

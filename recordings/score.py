@@ -13,9 +13,10 @@ from .ceilings import MINIMUM_CEILING
 from .coordinates import memberships, roi_names
 from .errors import ShapeError, UnknownNameError
 from .recording import Recording
-from .statistics import bootstrap_interval, correlate, r2_score
+from .statistics import Null, bootstrap_interval, correlate, r2_score, shuffled_correlation, shuffled_r2
 
-METRICS = {"r": correlate, "r2": lambda observed, predicted: r2_score(observed, predicted)}
+METRICS = {"r": correlate, "r2": r2_score}
+_SHUFFLED = {"r": shuffled_correlation, "r2": shuffled_r2}
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,19 @@ def score_predictions(
         interval = bootstrap_interval(center, len(responses), n_resamples=n_bootstrap, seed=seed)
     values = METRICS[metric](responses, predicted)
     return Score(values, ceiling, neuroids, metric, interval, dict(provenance or {}))
+
+
+def shuffled_score(score: Score, predicted: np.ndarray, observed: Recording, *, n: int = 100, seed: int = 0) -> Null:
+    """What `score.center` becomes when stimuli are shuffled: same metric, ceiling and neuroids.
+
+    Parameters
+    ----------
+    predicted, observed : (presentation, neuroid), as `score_predictions` was given them.
+    n, seed : number of shuffles and their seed.
+    """
+    factors = _normalise(np.ones_like(score.values), score.ceiling, score.metric)
+    weights = np.where(score.mask, factors, 0)
+    return _SHUFFLED[score.metric](predicted, observed.values, weights=weights, n=n, seed=seed)
 
 
 def _usable(values: np.ndarray, ceiling: np.ndarray | None) -> np.ndarray:

@@ -84,11 +84,34 @@ def shuffled_correlation(
     weights = np.ones(p.shape[1]) if weights is None else np.nan_to_num(weights)
     use = (weights > 0) & np.isfinite(p[0]) & np.isfinite(o[0])
     p, o = p[:, use], o[:, use] * weights[use] / max(use.sum(), 1)
-    # One Gram matrix holds the score of every pairing of rows.
-    pairs = p @ o.T
-    rows, rng = np.arange(len(p)), np.random.default_rng(seed)
-    scores = np.array([pairs[rng.permutation(len(p)), rows].sum() for _ in range(n)])
-    return Null(scores, float(pairs[rows, rows].sum()))
+    return _shuffled(p @ o.T, 0.0, n, seed)
+
+
+def shuffled_r2(
+    predicted: np.ndarray,
+    observed: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    n: int = 100,
+    seed: int = 0,
+) -> Null:
+    """Mean R2 by column when the rows (stimuli) of the prediction are shuffled; arguments of `shuffled_correlation`."""
+    mean = observed.mean(0, dtype=np.float64)
+    p, o = predicted - mean, observed - mean
+    weights = np.ones(p.shape[1]) if weights is None else np.nan_to_num(weights)
+    total = (o**2).sum(0)
+    use = (weights > 0) & (total > 0)
+    p, o, weights = p[:, use], o[:, use], weights[use] / max(use.sum(), 1)
+    # R2 = (2 sum(p o) - sum(p^2)) / total, of which only the first sum depends on the pairing.
+    fixed = -float((weights * (p**2).sum(0) / total[use]).sum())
+    return _shuffled(p @ (2 * o * weights / total[use]).T, fixed, n, seed)
+
+
+def _shuffled(pairs: np.ndarray, fixed: float, n: int, seed: int) -> Null:
+    # One matrix holds the part of the score of every pairing of a predicted row with an observed row.
+    rows, rng = np.arange(len(pairs)), np.random.default_rng(seed)
+    scores = np.array([pairs[rng.permutation(len(pairs)), rows].sum() for _ in range(n)])
+    return Null(scores + fixed, float(pairs[rows, rows].sum()) + fixed)
 
 
 def bootstrap_interval(

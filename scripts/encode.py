@@ -140,14 +140,15 @@ def evaluate(
     whole = open_recording(recording, tuple(roi or ()))
     train, test = split_by_fit(encoder, whole)
     how: dict[str, Any] = {"ceiling": ceiling_of(whole, test), "metric": metric.value, "seed": run.seed}
-    answer = score_encoder(encoder, spaces, test, nuisance=nuisance or (), shuffles=shuffles, **how)
+    how["nuisance"] = nuisance or ()
+    answer = score_encoder(encoder, spaces, test, shuffles=shuffles, **how)
     if baselines:
         watched: dict[str, Any] = {"on_event": run.on_event, "stop": run.stop}
-        uri = next(iter(spaces.values())).attrs.get("uri")
+        source = next(iter(spaces.values())).attrs
+        same = {"layer": source.get("layer"), "readout": source.get("readout", "pooled"), "device": run.device}
         with tempfile.TemporaryDirectory() as folder:
-            beside = extract_baselines(
-                uri, open_stimuli(stimuli or recording), Path(folder), device=run.device, **watched
-            )
+            shown = open_stimuli(stimuli or recording)
+            beside = extract_baselines(source.get("uri"), shown, Path(folder), **same, **watched)
             answer["baselines"] = score_against_baselines(encoder, beside, train, test, **how, **watched)
     return {"model": model, "n_train": len(set(train.stimulus_ids)), "n_test": len(set(test.stimulus_ids)), **answer}
 

@@ -15,10 +15,9 @@ from encoders.linear import LinearEncoder
 from encoders.ridge import RidgeEncoder
 from recordings import Recording, Score, Space, noise_ceiling, write_recording
 from recordings.artifacts import read_config
-from recordings.ceilings import MINIMUM_CEILING
 from recordings.errors import ArtifactError, InputError, RepetitionError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
-from recordings.statistics import shuffled_correlation
+from recordings.score import shuffled_score
 
 MODELS: dict[str, Callable[..., LinearEncoder]] = {
     "ridge": RidgeEncoder,
@@ -112,6 +111,8 @@ def score_encoder(
 ) -> dict[str, Any]:
     """Score on held-out responses by region, its interval, the mean ceiling, and the score of shuffled stimuli.
 
+    Rows of a time series depend on each other, so that an encoder with delays gets no null.
+
     Raises
     ------
     LeakageError : a stimulus of `test` was in the fit. ArtifactError : other neuroids or features than in the fit.
@@ -121,10 +122,9 @@ def score_encoder(
     score = encoder.score(given, test, ceiling=ceiling, metric=metric, nuisance=regressors, seed=seed)
     answer = score.to_dict() | _mean_ceiling(score)
     if shuffles and not encoder.delays:
-        average = test.average_repetitions()
+        average = encoder.held_out(test, regressors)
         predicted = encoder.predict(given, [str(i) for i in average.stimulus_ids])
-        weights = None if ceiling is None else _weights(ceiling)
-        null = shuffled_correlation(predicted, average.values, weights=weights, n=shuffles, seed=seed)
+        null = shuffled_score(score, predicted, average, n=shuffles, seed=seed)
         answer |= {
             "shuffled": null.mean,
             "shuffled_standard_error": null.standard_error,
@@ -142,19 +142,20 @@ def score_against_baselines(
     *,
     ceiling: np.ndarray | None = None,
     metric: str = "r",
+    nuisance: Sequence[str] = (),
     seed: int = 0,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """The score of ridge on each baseline's features, fitted and tested on the same stimuli as an encoder."""
+    """The score of ridge on each baseline's features, fitted and tested on the stimuli and with the nuisance of an encoder."""
     answers = {}
     for name, features in baselines.items():
         other = RidgeEncoder(
             alphas=encoder.alphas, cv=encoder.cv, solver="auto", delays=encoder.delays, device=encoder.device
         )
-        fit_encoder(other, {"": features}, train, on_event=on_event, stop=stop)
+        fit_encoder(other, {"": features}, train, nuisance=nuisance, on_event=on_event, stop=stop)
         answers[name] = score_encoder(
-            other, {"": features}, test, ceiling=ceiling, metric=metric, shuffles=0, seed=seed
+            other, {"": features}, test, ceiling=ceiling, metric=metric, nuisance=nuisance, shuffles=0, seed=seed
         )
     kept = ("center", "low", "high", "roi")
     return {name: {key: answer[key] for key in kept if key in answer} for name, answer in answers.items()}
@@ -217,11 +218,6 @@ def _mean_ceiling(score: Score) -> dict[str, Any]:
         return {}
     kept = score.ceiling[score.mask]
     return {"ceiling": float(kept.mean()) if len(kept) else float("nan")}
-
-
-def _weights(ceiling: np.ndarray) -> np.ndarray:
-    usable = np.nan_to_num(ceiling) >= MINIMUM_CEILING
-    return np.where(usable, 1 / np.sqrt(np.where(usable, ceiling, 1)), 0)
 
 
 def predict_recording(

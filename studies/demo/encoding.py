@@ -15,8 +15,8 @@ from encoders.solvers import AlphaEdgeWarning
 from recordings import Recording, score_predictions
 from recordings.errors import ArtifactError
 from recordings.events import OnEvent, Stop, report
-from recordings.statistics import shuffled_correlation
-from studies.encoding import solver_device
+from recordings.score import shuffled_score
+from studies.encoding import solver_device, unnamed
 
 from .encoding_page import EncoderScore
 from .regions import SCORED
@@ -110,7 +110,7 @@ def encode(
         encoder = (
             BandedRidgeEncoder(n_draws=N_DRAWS, cv=3, device=on, seed=seed) if model.banded else RidgeEncoder(device=on)
         )
-        space = one_or_all(features[model.source])
+        space = unnamed(features[model.source])
         with warnings.catch_warnings():
             if model.baseline:
                 # Baselines are there to fail in some regions; that they do is no reason for a warning.
@@ -120,11 +120,6 @@ def encode(
         predicted = encoder.predict(space, list(test.stimulus_ids))
         scores.append(score_model(model, predicted, test, world.ceiling, n_bootstrap, seed))
     return scores
-
-
-def one_or_all(layers: dict[str, Features]) -> Features | dict[str, Features]:
-    """The only layer there is, or all of them as bands, as the command line takes a store."""
-    return layers if len(layers) > 1 else next(iter(layers.values()))
 
 
 def score_model(
@@ -146,6 +141,5 @@ def score_model(
         low, high = score.interval or (np.nan, np.nan)
         by_roi[roi] = (score.center, low, high)
     whole = score_predictions(predicted, test, ceiling=ceiling, n_bootstrap=0)
-    weights = np.where(whole.mask, 1 / np.sqrt(ceiling), 0)
-    null = shuffled_correlation(predicted, test.values, weights=weights, n=N_SHUFFLES, seed=seed)
+    null = shuffled_score(whole, predicted, test, n=N_SHUFFLES, seed=seed)
     return EncoderScore(model.key, model.title, model.about, whole.normalised, by_roi, null, model.baseline)

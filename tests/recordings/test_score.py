@@ -10,6 +10,7 @@ from scipy import stats
 
 from recordings import Recording, score_predictions
 from recordings.errors import ShapeError, UnknownNameError
+from recordings.score import shuffled_score
 from recordings.statistics import bootstrap_interval, correlate, r2_score, shuffled_correlation
 
 
@@ -112,3 +113,17 @@ def test_bootstrap_is_repeatable():
     assert first == bootstrap_interval(lambda rows: float(values[rows].mean()), 300, n_resamples=400)
     half = 1.96 * values.std() / np.sqrt(300)
     assert first == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+@pytest.mark.parametrize("metric", ["r", "r2"])
+def test_the_shuffled_score_is_the_score_of_shuffled_rows(observed: Recording, metric: str):
+    rng = np.random.default_rng(6)
+    predicted = observed.values + rng.normal(size=observed.values.shape) + 0.3
+    predicted[:, 5] = observed.values[:, 5].mean()
+    how = {"ceiling": np.array([0.5, 0.8, 0.01, np.nan, 0.6, 0.7]), "metric": metric, "n_bootstrap": 0}
+    score = score_predictions(predicted, observed, **how)
+    null = shuffled_score(score, predicted, observed, n=3, seed=1)
+    assert null.observed == pytest.approx(score.center)
+    draws = np.random.default_rng(1)
+    again = [score_predictions(predicted[draws.permutation(200)], observed, **how).center for _ in range(3)]
+    np.testing.assert_allclose(null.scores, again, atol=1e-9)
