@@ -147,7 +147,7 @@ def score_against_baselines(
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """The score of ridge on each baseline's features, fitted and tested on the stimuli and with the nuisance of an encoder."""
+    """The score of ridge on each baseline's features: same stimuli and nuisance as the encoder, fitted anew."""
     answers = {}
     for name, features in baselines.items():
         other = RidgeEncoder(

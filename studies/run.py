@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from decoders import LatentDecoder
-from encoders import FeatureExtractor, Features, extract, layers_of
+from encoders import FeatureExtractor, Features, extract
 from recordings import Recording, Stimuli
 from recordings.errors import InputError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
@@ -23,10 +23,12 @@ from .decoding import evaluate_decoder
 from .encoding import ceiling_of, fit_encoder, make_encoder, score_encoder, solver_device
 from .plan import Plan, extrapolate, resident_memory
 from .simulation import simulate_world
-from .sources import open_recording, open_stimuli
+from .sources import open_layers, open_recording, open_stimuli
 from .study import Alignment, Decoding, Encoding, FeatureSet, Study
 
-STUDY, RESULTS = "study.toml", "results.json"
+STUDY, RESULTS, SUBJECT = "study.toml", "results.json", "subject-01"
+# All that a run writes beside the study file.
+MADE = (RESULTS, SUBJECT, "features", "encode", "decode", "align")
 TRIAL_STIMULI = 40
 
 
@@ -42,14 +44,14 @@ class _Work:
             self.recording = self.recording.where(stimulus_id=ids)
             self.stimuli = None if self.stimuli is None else self.stimuli.select(ids)
         self.split = study.split.split(self.recording, study.seed)
-        self.train, self.test = self.split.apply(self.recording)
+        self.train, self.test = self.split.apply(self.recording, self.stimuli)
         self.features = {part.name: self._layers(part) for part in study.features}
 
     def _source(self) -> tuple[Recording, Stimuli | None]:
         source, seed = self.study.recording, self.study.seed
         path = source.path
         if source.simulate is not None:
-            path = self.study.out / "subject-01"
+            path = self.study.out / SUBJECT
             if not path.exists():
                 how = source.simulate.model_dump()
                 simulate_world(self.study.out, seed=seed, **how, **self.watched)
@@ -59,7 +61,7 @@ class _Work:
 
     def _layers(self, part: FeatureSet) -> dict[str, Features]:
         if part.path is not None:
-            return {name: Features.load(part.path, name) for name in part.layers or layers_of(part.path)}
+            return open_layers(part.path, part.layers)
         if self.stimuli is None:
             raise InputError(
                 f"features {part.name!r} need what was shown", where="study", remedy="Add stimuli to [recording]"
@@ -105,7 +107,7 @@ def run(
 
     Parameters
     ----------
-    overwrite : throw away what is in the folder of results first.
+    overwrite : throw away the results of earlier runs first; other files in the folder stay.
     n_stimuli : only the first so many stimuli of the recording, for a trial.
 
     Returns
@@ -114,7 +116,8 @@ def run(
 
     Raises
     ------
-    InputError : the folder holds another study. LeakageError : a stimulus on both sides of the split.
+    InputError : the folder holds another study, or overwriting would delete what the study reads.
+    LeakageError : a stimulus, or the same picture under two ids, on both sides of the split.
     Cancelled : `stop` answered True; run again to go on.
     """
     _claim(study, overwrite)
@@ -160,17 +163,30 @@ def plan_study(study: Study) -> Plan:
 
 def _claim(study: Study, overwrite: bool) -> None:
     """Make the folder of results this study's own."""
-    resolved, path = study.to_toml(), study.out / STUDY
+    path = study.out / STUDY
     if overwrite:
-        remove(study.out)
-    if path.exists() and Study.load(path) != study:
-        raise InputError(
-            "holds the results of another study", where=study.out, remedy="Change `out`, or pass --overwrite"
-        )
-    if not path.exists():
-        study.out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as part:
-            part.write_text(resolved)
+        _remove_results(study)
+    elif path.exists():
+        if Study.load(path) != study:
+            raise InputError(
+                "holds the results of another study", where=study.out, remedy="Change `out`, or pass --overwrite"
+            )
+        return
+    study.out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, overwrite=overwrite) as part:
+        part.write_text(study.to_toml())
+
+
+def _remove_results(study: Study) -> None:
+    made = [(study.out / name).resolve() for name in MADE]
+    read = (study.recording.path, study.recording.stimuli, *(part.path for part in study.features))
+    for path in filter(None, read):
+        if any(path.resolve().is_relative_to(place) for place in made):
+            raise InputError(
+                "is read by the study and would be overwritten", where=path, remedy="Let `out` be a folder of its own"
+            )
+    for place in made:
+        remove(place)
 
 
 def _once(folder: Path, data: str, answer: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:

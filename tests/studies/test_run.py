@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import studies
+from recordings import Stimuli, Subject
 from recordings.errors import Cancelled, InputError, LeakageError
 from recordings.events import Event
 from studies.run import run
@@ -88,3 +90,31 @@ def test_leakage_is_refused(small: Study, tmp_path: Path) -> None:
     split = small.split.model_copy(update={"by": "run", "held_out": (0,)})
     with pytest.raises(LeakageError, match="training and in the test part"):
         run(small.model_copy(update={"split": split, "out": tmp_path / "leak"}))
+
+
+def test_one_picture_under_two_ids_is_leakage(small: Study, tmp_path: Path) -> None:
+    subject = Subject.load(small.out / "subject-01")
+    images = [subject.stimuli.load(i) for i in range(len(subject.stimuli))]
+    images[1:] = images[:1] * (len(images) - 1)
+    path = tmp_path / "subject"
+    Subject("twins", subject.recording, Stimuli.from_arrays(np.stack(images), subject.stimuli.ids)).save(path)
+    source = small.recording.model_copy(update={"simulate": None, "path": path})
+    with pytest.raises(LeakageError, match="same picture"):
+        run(small.model_copy(update={"recording": source, "out": tmp_path / "out"}))
+
+
+def test_overwriting_spares_what_is_not_a_result(small: Study, tmp_path: Path) -> None:
+    few = small.recording.simulate
+    assert few is not None
+    source = small.recording.model_copy(update={"simulate": few.model_copy(update={"scenes": 20})})
+    asked = {"out": tmp_path, "recording": source, "encode": (), "decode": ()}
+    study = small.model_copy(update=asked)
+    (tmp_path / "notes.txt").write_text("mine")
+    run(study)
+    run(study.model_copy(update={"seed": 1}), overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and Study.load(tmp_path / "study.toml").seed == 1
+
+    recorded = source.model_copy(update={"simulate": None, "path": tmp_path / "subject-01"})
+    with pytest.raises(InputError, match="would be overwritten"):
+        run(study.model_copy(update={"recording": recorded}), overwrite=True)
+    assert (tmp_path / "subject-01" / "recording.zarr").exists()
