@@ -45,7 +45,10 @@ def neuroid_table(table: Table | None, n: int) -> pd.DataFrame:
     rows["neuroid_id"] = rows["neuroid_id"].astype(str)
     twice = rows["neuroid_id"].duplicated()
     if twice.any():
-        raise DuplicateIdError(f"neuroid id {rows.loc[twice, 'neuroid_id'].iloc[0]!r} occurs twice")
+        raise DuplicateIdError(
+            f"neuroid id {rows.loc[twice, 'neuroid_id'].iloc[0]!r} occurs twice",
+            remedy="Every neuroid needs an id of its own",
+        )
     return rows
 
 

@@ -117,6 +117,17 @@ class Cancelled(PenfieldError):
 
 
 @contextmanager
+def naming(where: str | PathLike[str]) -> Iterator[None]:
+    """Let an `InputError` that names no file or folder name this one."""
+    try:
+        yield
+    except InputError as error:
+        if error.where is not None:
+            raise
+        raise type(error)(error.what, where=where, remedy=error.remedy) from error
+
+
+@contextmanager
 def disk_full_as_error(where: str | PathLike[str]) -> Iterator[None]:
     """Turn the operating system's "no space left" into a `DiskFullError` that names the target."""
     try:
@@ -127,5 +138,5 @@ def disk_full_as_error(where: str | PathLike[str]) -> Iterator[None]:
         raise DiskFullError(
             "no space left on the disk",
             where=where,
-            remedy="free some space or choose another output folder, then run the same command again",
+            remedy="Free some space or choose another output folder, then run the same command again",
         ) from error

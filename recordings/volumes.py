@@ -28,7 +28,9 @@ def open_nifti(source: Any) -> nib.Nifti1Image:
     except FileNotFoundError as error:
         raise FormatError("does not exist", where=source) from error
     except Exception as error:
-        raise FormatError(f"not a NIfTI file ({error})", where=source) from error
+        raise FormatError(
+            f"not a NIfTI file, or cut ({error})", where=source, remedy="Copy or download it again"
+        ) from error
 
 
 def read_nifti(source: Any) -> np.ndarray:

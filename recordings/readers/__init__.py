@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from ..coordinates import presentation_table
-from ..errors import InputError, MismatchedIdsError, UnknownNameError
+from ..errors import InputError, MismatchedIdsError, UnknownNameError, naming
 from ..events import OnEvent, Stop, report
 from ..rdms import RDMs
 from ..recording import write_recording
@@ -74,24 +74,25 @@ def import_recording(
     if Path(out).exists() and not overwrite:
         raise InputError("exists already", where=out, remedy="Choose another name or pass overwrite")
     settings = reader_options(chosen, options)
-    contents = chosen.read(Path(source), settings)
-    provenance = {"format": format, "source": str(source), "options": settings.model_dump(mode="json")}
-    if isinstance(contents, RDMs):
-        contents.attrs.update(provenance)
-        return Imported(contents.save(out, overwrite=overwrite), None)
-    _check_stimuli(contents, source)
-    recording = write_recording(
-        out,
-        _watched(contents, on_event, stop),
-        contents.presentations,
-        contents.neuroids,
-        space=contents.space,
-        time=contents.time,
-        rois=contents.rois,
-        attrs={**provenance, **contents.attrs},
-        overwrite=overwrite,
-        allow_nan=contents.allow_nan,
-    )
+    with naming(source):
+        contents = chosen.read(Path(source), settings)
+        provenance = {"format": format, "source": str(source), "options": settings.model_dump(mode="json")}
+        if isinstance(contents, RDMs):
+            contents.attrs.update(provenance)
+            return Imported(contents.save(out, overwrite=overwrite), None)
+        _check_stimuli(contents, source)
+        recording = write_recording(
+            out,
+            _watched(contents, on_event, stop),
+            contents.presentations,
+            contents.neuroids,
+            space=contents.space,
+            time=contents.time,
+            rois=contents.rois,
+            attrs={**provenance, **contents.attrs},
+            overwrite=overwrite,
+            allow_nan=contents.allow_nan,
+        )
     return Imported(recording, contents.stimuli)
 
 

@@ -53,7 +53,9 @@ def read_algonauts2023(source: Path, options: AlgonautsOptions) -> Contents:
     for side, array in responses.items():
         if len(array) != len(stimuli):
             raise ShapeError(
-                f"{len(array)} responses to {len(stimuli)} images", where=fmri / f"{SIDES[side]}_training_fmri.npy"
+                f"{len(array)} responses to {len(stimuli)} images",
+                where=fmri / f"{SIDES[side]}_training_fmri.npy",
+                remedy="Both hemispheres have one row an image of training_images; download what is short again",
             )
     masks = source / "roi_masks"
     tables, names, whole = [], [], True

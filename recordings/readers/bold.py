@@ -22,7 +22,7 @@ def open_bold(path: Path) -> nib.Nifti1Image:
     try:
         image = nib.load(path, keep_file_open=True)
     except Exception as error:
-        raise FormatError(f"not a NIfTI file ({error})", where=path) from error
+        raise FormatError(f"not a NIfTI file, or cut ({error})", where=path, remedy=AGAIN) from error
     if len(image.shape) != 4:
         raise ShapeError(f"image of shape {image.shape}", where=path, remedy="Give a 4-D image, time last")
     return image

@@ -65,7 +65,9 @@ def _neuroids(ids: list[str], options: CsvOptions) -> pd.DataFrame:
     missing = [i for i in ids if i not in set(table["neuroid_id"])]
     if missing:
         raise MismatchedIdsError(
-            f"neuroid {missing[0]!r} is not in the table ({len(missing)} in all)", where=options.neuroids
+            f"neuroid {missing[0]!r} is not in the table ({len(missing)} in all)",
+            where=options.neuroids,
+            remedy="Add a row for each column of responses; they are matched by id",
         )
     if table["neuroid_id"].duplicated().any():
         raise DuplicateIdError("a neuroid id occurs twice", where=options.neuroids)

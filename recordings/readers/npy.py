@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from ..errors import FormatError, NotFiniteError, ShapeError
+from ..coordinates import neuroid_table
+from ..errors import FormatError, NotFiniteError, ShapeError, naming
 from ..stimuli import Stimuli
 from .files import blocks_of, open_array, read_table
 from .registry import Contents, Options, Reader
@@ -77,7 +78,8 @@ def _table(path: Path | None, n: int, key: str, name: str, what: str) -> pd.Data
     table = read_table(path, (key,), dtype={key: str})
     if len(table) != n:
         raise ShapeError(f"{len(table)} rows for {n} {what}", where=path)
-    return table
+    with naming(path):
+        return neuroid_table(table, n) if key == "neuroid_id" else table
 
 
 def _presentations(table: pd.DataFrame, size: dict[str, int]) -> pd.DataFrame:
