@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import InputError, disk_full_as_error
+from .errors import DiskFullError, InputError, disk_full_as_error
 
 
 @contextmanager
@@ -37,6 +37,10 @@ def atomic_path(path: str | os.PathLike[str], *, overwrite: bool = False) -> Ite
             part.parent.mkdir(parents=True, exist_ok=True)
             yield part
             _replace(part, path)
+    except DiskFullError as error:
+        if error.where != str(part):
+            raise
+        raise DiskFullError(error.what, where=path, remedy=error.remedy) from error
     finally:
         remove(part)
 

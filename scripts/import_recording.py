@@ -82,16 +82,16 @@ def import_format(
     """Import, save the stimuli of the source beside the recording as ``NAME-stimuli``, and say what came out."""
     from recordings.readers import import_recording
     from recordings.readers.describe import describe
+    from recordings.storage import atomic_path
 
-    imported = import_recording(
-        format, source, out, overwrite=overwrite, on_event=run.on_event, stop=run.stop, **options
-    )
+    folder = out.with_name(f"{out.stem}-stimuli")
+    # The recording gets its name last, so that a picture that cannot be read leaves no recording without pictures.
+    with atomic_path(out, overwrite=overwrite) as part:
+        imported = import_recording(format, source, part, on_event=run.on_event, stop=run.stop, **options)
+        if imported.stimuli is not None:
+            imported.stimuli.save(folder, overwrite=overwrite)
     result = {"out": out, **describe(out)}
-    if imported.stimuli is not None:
-        folder = out.with_name(f"{out.stem}-stimuli")
-        imported.stimuli.save(folder, overwrite=overwrite)
-        result["stimuli"] = folder
-    return result
+    return result if imported.stimuli is None else {**result, "stimuli": folder}
 
 
 def _flag(name: str, field: FieldInfo) -> inspect.Parameter:

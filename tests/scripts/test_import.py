@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from recordings import Recording
 from recordings.readers import READERS
@@ -122,5 +123,53 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     format, source = make(tmp_path, bold)
     before = sorted(tmp_path.iterdir())
     line = refused("import", format, source, "--out", tmp_path / "out.zarr")
-    assert "bold" in line or "attributes" in line or "v1" in line, line
+    assert "bold" in line or "attributes" in line, line
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.fixture
+def algonauts(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A subject with six images, nine vertices left and eight right."""
+    folder = tmp_path / "subj01"
+    images, fmri = (folder / "training_split" / name for name in ("training_images", "training_fmri"))
+    for made in (images, fmri, folder / "roi_masks"):
+        made.mkdir(parents=True)
+    for number in range(6):
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(images / f"train-{number}.png")
+    np.save(folder / "roi_masks" / "mapping_prf-visualrois.npy", np.array({0: "Unknown", 1: "V1v"}, object))
+    for side, n in (("lh", 9), ("rh", 8)):
+        np.save(fmri / f"{side}_training_fmri.npy", rng.standard_normal((6, n)).astype(np.float32))
+        np.save(folder / "roi_masks" / f"{side}.prf-visualrois_challenge_space.npy", np.ones(n, int))
+    return folder
+
+
+def test_a_picture_that_cannot_be_read_leaves_no_recording_without_pictures(
+    refused: Callable[..., str], penfield: Callable[..., Any], algonauts: Path, tmp_path: Path
+) -> None:
+    picture = algonauts / "training_split" / "training_images" / "train-3.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) // 2])
+    before = sorted(tmp_path.iterdir())
+    command = ("import", "algonauts2023", algonauts, "--out", tmp_path / "out.zarr", "--json")
+    assert picture.name in refused(*command)
+    assert sorted(tmp_path.iterdir()) == before
+    picture.write_bytes(whole)
+    assert penfield(*command).json["stimuli"] == str(tmp_path / "out-stimuli")
+
+
+def test_a_hemisphere_of_another_length_names_its_file(
+    refused: Callable[..., str], algonauts: Path, tmp_path: Path
+) -> None:
+    path = algonauts / "training_split" / "training_fmri" / "rh_training_fmri.npy"
+    np.save(path, np.load(path)[:5])
+    line = refused("import", "algonauts2023", algonauts, "--out", tmp_path / "out.zarr")
+    assert f"{path}: 5 responses to 6 images. " in line
+
+
+def test_a_full_disk_names_the_output_and_leaves_nothing(
+    refused: Callable[..., str], small_disk: Path, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    np.save(tmp_path / "big.npy", rng.standard_normal((500, 1000)).astype(np.float32))
+    line = refused("import", "npy", tmp_path / "big.npy", "--out", small_disk / "out.zarr")
+    assert f"{small_disk / 'out.zarr'}: no space left" in line
+    assert not list(small_disk.iterdir())
