@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 from collections.abc import Mapping
@@ -71,7 +72,13 @@ def save_artifact(
     folder.mkdir(parents=True, exist_ok=True)
     versions = {name: importlib.metadata.version(name) for name in ("penfield", "numpy", "torch", "safetensors")}
     meta = {"format_version": FORMAT_VERSION, "kind": kind, "versions": versions, **config}
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / WEIGHTS)
+    try:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, folder / WEIGHTS)
+    except SafetensorError as error:
+        # The library tells a full disk in words only.
+        if f"os error {errno.ENOSPC}" not in str(error) and f"os error {errno.EDQUOT}" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, str(error)) from error
     (folder / CONFIG).write_text(json.dumps(meta, indent=2, default=_plain) + "\n")
     (folder / CARD).write_text(_model_card(kind, meta, card))
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from recordings import InputError, Stimuli, write_recording
+from recordings.artifacts import save_artifact
 from recordings.errors import DiskFullError
 from recordings.storage import atomic_path
 
@@ -78,7 +79,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_recording_on_a_full_disk(small_disk, rng):
     tables = {"stimulus_id": [f"s{i}" for i in range(2048)]}, {"neuroid_id": [f"n{i}" for i in range(1000)]}
     blocks = (rng.normal(size=(512, 1000)) for _ in range(4))
-    with pytest.raises(DiskFullError, match=r"r.zarr: no space left.*free some space"):
+    with pytest.raises(DiskFullError, match=r"r.zarr: no space left.*Free some space"):
         write_recording(small_disk / "r.zarr", blocks, *tables)
     assert not list(small_disk.iterdir())
     small = {"stimulus_id": ["a"]}, {"neuroid_id": ["n"]}
@@ -90,3 +91,19 @@ def test_stimuli_on_a_full_disk(small_disk, rng):
     with pytest.raises(DiskFullError, match="s: no space left"):
         Stimuli.from_arrays(images).save(small_disk / "s")
     assert not list(small_disk.iterdir())
+
+
+def test_model_weights_on_a_full_disk(small_disk):
+    with pytest.raises(DiskFullError, match="m: no space left"), atomic_path(small_disk / "m") as part:
+        save_artifact(part, "Model", {}, {"weights": np.zeros((1024, 1024), np.float32)})
+    assert not list(small_disk.iterdir())
+
+
+def test_a_full_disk_inside_a_nested_temporary_is_told_by_the_final_name(tmp_path):
+    with (
+        pytest.raises(DiskFullError, match="t: no space left") as error,
+        atomic_path(tmp_path / "t") as part,
+        atomic_path(part),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.where == str(tmp_path / "t")
