@@ -168,7 +168,8 @@ class LatentDecoder(Artifact):
         except RepetitionError as error:
             raise RepetitionError(
                 f"neuroids cannot be chosen by reliability: {error.what}",
-                remedy="Fit on single presentations of repeated stimuli, or with reliability=None on all neuroids",
+                remedy="Fit on single presentations of repeated stimuli, or on all neuroids (reliability=None or "
+                "--all-neuroids)",
             ) from error
 
     def _calibrate(

@@ -204,10 +204,12 @@ class Recording:
         return mask
 
     def _raise_missing_roi(self, name: str) -> None:
-        known = ", ".join(self.rois) or "none"
+        known, where = ", ".join(self.rois) or "none", self.data.encoding.get("source")
         if name in self.declared_rois:
-            raise EmptyROIError(f"ROI {name!r} has no neuroid in this recording", remedy=f"Others have: {known}")
-        raise UnknownNameError(f"no ROI {name!r} in this recording", remedy=f"There are: {known}")
+            raise EmptyROIError(
+                f"ROI {name!r} has no neuroid in this recording", where=where, remedy=f"Others have: {known}"
+            )
+        raise UnknownNameError(f"no ROI {name!r} in this recording", where=where, remedy=f"There are: {known}")
 
     def roi(self, *names: str) -> Recording:
         """The neuroids inside any of the named regions."""

@@ -131,6 +131,7 @@ class Features:
         if len(missing):
             raise MismatchedIdsError(
                 f"no features for stimulus {wanted[missing[0]]!r} ({len(missing)} of {len(wanted)} are missing)",
+                where=self._values.folder if isinstance(self._values, LayerStore) else None,
                 remedy="Extract features of all stimuli that the recording shows",
             )
         return rows

@@ -17,7 +17,7 @@ import numpy as np
 import zarr
 from zarr.codecs import Crc32cCodec
 
-from recordings.errors import ArtifactError, FormatError, TruncatedFileError, UnknownNameError, disk_full_as_error
+from recordings.errors import ArtifactError, FormatError, TruncatedFileError, UnknownNameError
 
 FORMAT_VERSION = 1
 JOURNAL = "commits.jsonl"
@@ -42,10 +42,9 @@ def open_store(path: Path, attrs: Mapping[str, Any]) -> None:
                     remedy="Write to another path, or pass overwrite to replace the store",
                 )
         return
-    with disk_full_as_error(path):
-        root = zarr.open_group(path, mode="a", zarr_format=3)
-        root.require_group("layers")
-        root.attrs["penfield"] = {"format_version": FORMAT_VERSION, "kind": "Features", **attrs}
+    root = zarr.open_group(path, mode="a", zarr_format=3)
+    root.require_group("layers")
+    root.attrs["penfield"] = {"format_version": FORMAT_VERSION, "kind": "Features", **attrs}
 
 
 def read_attrs(path: Path) -> dict[str, Any]:
@@ -62,7 +61,7 @@ def read_attrs(path: Path) -> dict[str, Any]:
     try:
         attrs: Any = zarr.open_group(path, mode="r").attrs.asdict().get("penfield", {})
     except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
-        raise FormatError(f"not a feature store ({error})", where=path) from error
+        raise FormatError(f"not a feature store ({error})", where=path, remedy="Extract the features again") from error
     if attrs.get("kind") != "Features" or attrs.get("format_version") != FORMAT_VERSION:
         raise FormatError(
             f"not a feature store of format {FORMAT_VERSION}", where=path, remedy="Extract the features again"
@@ -93,7 +92,14 @@ class LayerStore:
         if self._array is None:
             if not self.exists:
                 raise UnknownNameError(f"no layer {self.layer!r}", where=self.folder.parent.parent)
-            self._array = zarr.open_array(self.folder, mode="r+")
+            try:
+                self._array = zarr.open_array(self.folder, mode="r+")
+            except (OSError, ValueError, KeyError, zarr.errors.BaseZarrError) as error:
+                raise TruncatedFileError(
+                    f"the layer's metadata are damaged ({error})",
+                    where=self.folder,
+                    remedy="Delete the layer's folder and run the same extraction again",
+                ) from error
         return self._array
 
     @property

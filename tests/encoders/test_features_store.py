@@ -356,6 +356,14 @@ def test_lost_and_damaged_chunks_are_told(extractor: FeatureExtractor, stimuli: 
     assert seen(extractor) == BATCH
 
 
+def test_cut_metadata_of_a_layer_are_told(features: Features, tmp_path: Path) -> None:
+    saved = features.save(tmp_path / "f.zarr")
+    card = tmp_path / "f.zarr" / "layers" / str(saved.attrs["layer"]) / "zarr.json"
+    card.write_bytes(card.read_bytes()[:-100])
+    with pytest.raises(TruncatedFileError, match="metadata are damaged"):
+        Features.load(tmp_path / "f.zarr", str(saved.attrs["layer"]))
+
+
 def test_full_disk_is_told_and_resumed(
     extractor: FeatureExtractor, stimuli: Stimuli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +378,7 @@ def test_full_disk_is_told_and_resumed(
     with pytest.raises(OSError, match="no space left") as error:
         run(extractor, stimuli, tmp_path / "f.zarr")
     assert error.value.exit_code == 2  # type: ignore[attr-defined]
+    assert error.value.where == str(tmp_path / "f.zarr")  # type: ignore[attr-defined]
     assert not (tmp_path / "f.zarr").exists()
     monkeypatch.undo()
     seen(extractor)
