@@ -139,8 +139,8 @@ def evaluate(
     encoder, spaces = load_encoder(model), open_layers(features, layer or ())
     whole = open_recording(recording, tuple(roi or ()))
     train, test = split_by_fit(encoder, whole)
-    how: dict[str, Any] = {"ceiling": ceiling_of(whole, test), "metric": metric.value, "seed": run.seed}
-    how["nuisance"] = nuisance or ()
+    ceiling = ceiling_of(encoder, whole, test, nuisance or ())
+    how: dict[str, Any] = {"ceiling": ceiling, "metric": metric.value, "nuisance": nuisance or (), "seed": run.seed}
     answer = score_encoder(encoder, spaces, test, shuffles=shuffles, **how)
     if baselines:
         watched: dict[str, Any] = {"on_event": run.on_event, "stop": run.stop}

@@ -12,6 +12,7 @@ import torch
 from encoders import Features
 from encoders.banded import BandedRidgeEncoder
 from encoders.linear import LinearEncoder
+from encoders.responses import without_nuisance
 from encoders.ridge import RidgeEncoder
 from recordings import Recording, Score, Space, noise_ceiling, write_recording
 from recordings.artifacts import read_config
@@ -177,16 +178,23 @@ def split_by_fit(encoder: LinearEncoder, recording: Recording) -> tuple[Recordin
     return recording.take(np.flatnonzero(seen)), recording.take(np.flatnonzero(~seen))
 
 
-def ceiling_of(recording: Recording, test: Recording, method: str = "ncsnr", seed: int = 0) -> np.ndarray | None:
-    """Noise ceiling (neuroid,) of the mean over the repetitions of `test`, estimated from all of a recording.
+def ceiling_of(
+    encoder: LinearEncoder, recording: Recording, test: Recording, nuisance: Sequence[str] = ()
+) -> np.ndarray | None:
+    """Noise ceiling (neuroid,) of the responses to `test` that an encoder is scored on, from all of a recording.
 
-    The coordinate ``noise_ceiling`` is taken if there is one; None where stimuli were shown only once.
+    These are means over repetitions, or single rows if there are delays. What nuisance regressors explain is no noise:
+    it is taken off, as it is off the scored responses. The coordinate ``noise_ceiling`` is taken if there is one; None
+    where stimuli were shown only once.
     """
     if "noise_ceiling" in recording.neuroids:
         return recording.neuroid("noise_ceiling").astype(np.float32)
     counts = np.unique(test.stimulus_ids.astype(str), return_counts=True)[1]
+    n_average = 1 if encoder.delays else round(1 / np.mean(1 / counts))
+    regressors = nuisance_of(recording, nuisance)
+    clean = without_nuisance(recording, regressors, encoder.nuisance_mean_, encoder.nuisance_coef_)
     try:
-        return noise_ceiling(recording, method, n_average=round(1 / np.mean(1 / counts)), seed=seed)
+        return noise_ceiling(clean, n_average=n_average)
     except RepetitionError:
         return None
 

@@ -233,7 +233,7 @@ def _encode(work: _Work, part: Encoding, folder: Path) -> dict[str, Any]:
         encoder,
         spaces,
         work.test,
-        ceiling=ceiling_of(work.recording, work.test),
+        ceiling=ceiling_of(encoder, work.recording, work.test),
         metric=part.metric,
         shuffles=part.shuffles,
         seed=work.study.seed,

@@ -9,7 +9,7 @@ import pytest
 
 from encoders import Features
 from recordings import Recording
-from studies.encoding import fit_encoder, make_encoder, score_against_baselines, score_encoder, split_by_fit
+from studies.encoding import ceiling_of, fit_encoder, make_encoder, score_against_baselines, score_encoder, split_by_fit
 
 
 @pytest.fixture
@@ -37,3 +37,25 @@ def test_null_and_baselines_are_rid_of_nuisance_like_the_score(
     assert answer["p_value"] == pytest.approx(1 / 101) and answer["shuffled"] < 0.1
     same = score_against_baselines(encoder, {"the same features": features[""]}, train, test, **how)
     assert same["the same features"]["center"] == pytest.approx(answer["center"])
+
+
+def test_the_ceiling_is_of_the_responses_that_are_scored(rng: np.random.Generator) -> None:
+    # One presentation has as much noise as signal, without what head motion adds.
+    ids = [f"s{i:03d}" for i in range(300)]
+    values, motion = rng.standard_normal((300, 4)), rng.standard_normal(900)
+    signal = values @ np.eye(4)
+    responses = np.tile(signal, (3, 1)) + rng.standard_normal((900, 4)) + 5 * motion[:, None]
+    runs = np.repeat([0, 1, 2], 300)
+    recording = Recording(responses, {"stimulus_id": ids * 3, "run": runs, "motion": motion})
+    features = {"": Features.from_arrays(values, ids)}
+    train, test = (recording.where(stimulus_id=part) for part in (ids[:200], ids[200:]))
+    encoder = fit_encoder(make_encoder("ridge"), features, train, nuisance=("motion",))
+    ceiling = ceiling_of(encoder, recording, test, ("motion",))
+    assert ceiling == pytest.approx(0.75, abs=0.05)
+    answer = score_encoder(encoder, features, test, ceiling=ceiling, nuisance=("motion",), shuffles=0)
+    assert answer["center"] == pytest.approx(1, abs=0.05)
+    still = Recording(responses - 5 * motion[:, None], {"stimulus_id": ids * 3, "run": runs})
+    delayed = make_encoder("ridge", delays=(0,))
+    delayed.group_by = "stimulus_id"
+    fit_encoder(delayed, features, still.where(stimulus_id=ids[:200]))
+    assert ceiling_of(delayed, still, still.where(stimulus_id=ids[200:])) == pytest.approx(0.5, abs=0.06)
