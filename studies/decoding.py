@@ -16,7 +16,12 @@ from recordings.events import OnEvent, Stop
 
 
 def load_latent_decoder(path: Path) -> LatentDecoder:
-    """A fitted `LatentDecoder`; `ArtifactError` if `path` holds something else."""
+    """A fitted `LatentDecoder`; `ArtifactError` if there is none at `path`, which is never looked up on a hub."""
+    kind = read_config(path).get("kind")
+    if kind != LatentDecoder.__name__:
+        raise ArtifactError(
+            f"holds a {kind}, not a decoder into features", where=path, remedy="Give what `penfield decode fit` wrote"
+        )
     return LatentDecoder.from_pretrained(str(path))
 
 
@@ -51,18 +56,15 @@ def evaluate_decoder(
     ------
     InputError : no features for a decoder that decodes into them. ArtifactError : no decoder there.
     """
-    kind = read_config(path).get("kind")
-    if kind == "CategoryDecoder":
+    if read_config(path).get("kind") == "CategoryDecoder":
         raise InputError(
             "decodes categories and does not know which presentations it was fitted on",
             where=path,
             remedy="Leave out --model: groups of presentations are then left out in turn",
         )
-    if kind != "LatentDecoder":
-        raise ArtifactError(f"holds a {kind}, not a decoder", where=path, remedy="Give what penfield decode fit wrote")
+    decoder = load_latent_decoder(path)
     if features is None:
         raise InputError("decodes into features and needs them", where=path, remedy="Give --features")
-    decoder = load_latent_decoder(path)
     test = held_out_average(decoder, recording)
     shown = [str(i) for i in test.stimulus_ids]
     found = decoder.identify(test, features.select(shown), n_way=n_way, n_permutations=n_permutations, seed=seed)

@@ -127,3 +127,12 @@ class TestBadInput:
         Recording.load(world / "subject" / "recording.zarr").average_repetitions().save(world / "average.zarr")
         line = refused("decode", "fit", "-r", world / "average.zarr", *store(world), "--out", world / "d")
         assert "more than once" in line and not (world / "d").exists()
+
+    @pytest.mark.parametrize("verb", ["identify", "retrieve"])
+    def test_a_decoder_that_is_none(
+        self, penfield: Callable[..., Any], refused: Callable[..., str], world: Path, verb: str
+    ) -> None:
+        given = ("-r", world / "subject", *store(world))
+        assert "config.json" in refused("decode", verb, "-m", world / "absent", *given)
+        assert penfield("encode", "fit", *given, "--out", world / "encoder").exit_code == 0
+        assert "holds a RidgeEncoder" in refused("decode", verb, "-m", world / "encoder", *given)
