@@ -14,6 +14,7 @@ from torch import Tensor
 from encoders.solvers import AlphaEdgeWarning, ridge_cv
 from recordings.events import OnEvent, Stop, report
 from recordings.miniature import CATEGORIES, Rendered, Scenes, render
+from recordings.statistics import correlate
 
 from .targets import ATTRIBUTES, attributes, chromaticity, gabor_energy
 
@@ -107,11 +108,6 @@ def _readout(features: np.ndarray, channels: dict[str, np.ndarray], n_train: int
         warnings.simplefilter("ignore", AlphaEdgeWarning)
         fit = ridge_cv(features[:n_train], targets[:n_train], ALPHAS)
     predicted = features[n_train:] @ fit.coefficients(features[:n_train])
-    r = _correlation(predicted, targets[n_train:])
+    # A prediction that does not vary explains nothing.
+    r = np.nan_to_num(correlate(predicted, targets[n_train:]))
     return {name: float(r[owner == name].mean()) for name in channels}
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    first, second = first - first.mean(0), second - second.mean(0)
-    norm = np.sqrt((first**2).sum(0) * (second**2).sum(0))
-    return (first * second).sum(0) / np.where(norm > 0, norm, np.inf)
