@@ -11,6 +11,7 @@ from recordings import Artifact, Recording, leave_one_group_out
 from recordings.artifacts import check_neuroids, recording_fields
 from recordings.errors import InputError, NotFiniteError, RepetitionError, ShapeError
 from recordings.events import OnEvent, Stop, report
+from recordings.splits import check_split
 
 from .confidence import fit_temperature, posterior
 from .machines import Design, LinearMap
@@ -82,7 +83,7 @@ class CategoryDecoder(Artifact):
         folds = leave_one_group_out(recording, str(self.group))
         for number, fold in enumerate(folds):
             report(on_event, stop, "calibrate", number, len(folds))
-            fold.apply(recording)
+            check_split(recording, fold)
             check_classes(codes[fold.train], len(self.classes_), fold.name)
             fitted = Design(values[fold.train]).fit(codes[fold.train], self.C)
             decisions.append(values[fold.test] @ fitted.coef + fitted.intercept)

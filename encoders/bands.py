@@ -36,15 +36,10 @@ class Band:
     scale: np.ndarray
     delays: tuple[int, ...]
 
-    @property
-    def n_columns(self) -> int:
-        """Columns of the design, delayed copies included."""
-        return len(self.mean) * max(len(self.delays), 1)
-
     def design(
         self, features: Features, stimulus_ids: Sequence[str] | np.ndarray, runs: np.ndarray | None
     ) -> np.ndarray:
-        """The band's columns for a sequence of stimuli, (n, n_columns) float32.
+        """The band's columns for a sequence of stimuli, (n, delays x features) float32.
 
         Raises
         ------

@@ -55,9 +55,7 @@ def noise_ceiling(
             remedy="Use single presentations, not averages, or leave the ceiling out",
         )
     if method not in ("ncsnr", "split_half"):
-        raise UnknownNameError(
-            f"no noise ceiling {method!r}", remedy="There are: ncsnr, split_half, inter_subject_ceiling"
-        )
+        raise UnknownNameError(f"no noise ceiling {method!r}", remedy="There are: ncsnr, split_half")
     rng = np.random.default_rng(seed)
     draws = [_halves(codes, rng) for _ in range(n_splits)] if method == "split_half" else []
     ceiling = []
