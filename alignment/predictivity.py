@@ -33,8 +33,8 @@ def predictivity(
     recording : (presentation, neuroid); repetitions are averaged after the ceiling was taken from them.
     encoder : fitted anew for each fold; by default `RidgeEncoder`.
     folds, seed : cross-validation folds by stimulus.
-    ceiling : (neuroid,) fraction of variance; by default from the repetitions, else the recording's coordinate
-        ``noise_ceiling``, else none.
+    ceiling : (neuroid,) fraction of variance; by default the recording's coordinate ``noise_ceiling``, else
+        from the repetitions, else none.
     metric : "r" or "r2", of predictions and responses over all stimuli. n_bootstrap : resamples of stimuli.
 
     Returns
@@ -81,7 +81,9 @@ def predictivity(
 
 
 def _ceiling(recording: Recording) -> np.ndarray | None:
-    # score_predictions takes the recording's own coordinate where this finds no repetitions.
+    # A ceiling that came with the recording rests on all its data; score_predictions takes it by itself.
+    if "noise_ceiling" in recording.neuroids:
+        return None
     try:
         return noise_ceiling(recording)
     except RepetitionError:

@@ -94,16 +94,8 @@ class MissingWeightsError(InputError):
     """A model's weights are not on this machine."""
 
 
-class MissingDependencyError(InputError):
-    """An optional library is not installed."""
-
-
 class ArtifactError(InputError):
     """A saved model does not fit the data, the format version or the features it is used with."""
-
-
-class MemoryBudgetError(InputError):
-    """A run would need more memory than it may use."""
 
 
 class DiskFullError(PenfieldError, OSError):

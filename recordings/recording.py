@@ -25,6 +25,7 @@ from .coordinates import (
     roi_names,
 )
 from .errors import (
+    ConstantUnitError,
     DuplicateIdError,
     EmptyROIError,
     InputError,
@@ -308,6 +309,20 @@ class Recording:
         """Raise `NotFiniteError` that names the first presentation and neuroid with NaN or infinity."""
         for number, block in enumerate(self.blocks()):
             check_finite(block, self.neuroids, number * _ROWS_PER_BLOCK)
+
+    def check_varies(self) -> None:
+        """Raise `ConstantUnitError` that names the first neuroid with one and the same value in all presentations."""
+        low = high = self.read(slice(0, 1))[0]
+        for block in self.blocks():
+            low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
+        constant = (low == high).reshape(-1, self.n_neuroids).all(0)
+        if constant.any():
+            raise ConstantUnitError(
+                f"neuroid {self.neuroid_ids[constant][0]!r} does not vary over {len(self)} presentations "
+                f"({constant.sum()} such in all)",
+                where=self.data.encoding.get("source"),
+                remedy="Mask these neuroids, or pass keep_constant (--keep-constant) to predict their mean",
+            )
 
     # On disk -----------------------------------------------------------------------------------------------------
 

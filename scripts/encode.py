@@ -60,6 +60,10 @@ def fit(
     folds: Annotated[int, typer.Option(min=2, help="Cross-validation folds that choose the penalty.")] = 5,
     delays: Annotated[str | None, typer.Option(help="Delays in samples for time series, such as 0,1,2.")] = None,
     nuisance: Nuisance = None,
+    keep_constant: Annotated[
+        bool,
+        typer.Option("--keep-constant", help="Predict the mean of neuroids that do not vary; else they are refused."),
+    ] = False,
     overwrite: console.Overwrite = False,
     dry_run: console.DryRun = False,
 ) -> dict[str, Any]:
@@ -83,6 +87,7 @@ def fit(
             spaces,
             train,
             nuisance=nuisance or (),
+            keep_constant=keep_constant,
             scratch=Path(scratch),
             on_event=run.on_event,
             stop=run.stop,

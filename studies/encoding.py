@@ -80,6 +80,7 @@ def fit_encoder(
     train: Recording,
     *,
     nuisance: Sequence[str] = (),
+    keep_constant: bool = False,
     scratch: Path | None = None,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
@@ -89,8 +90,15 @@ def fit_encoder(
     Parameters
     ----------
     features : by band name. nuisance : presentation coordinates (motion, drift, ...) to fit without penalty.
+    keep_constant : predict the mean of neuroids that do not vary, instead of refusing them.
     scratch : folder for the average of a recording that does not fit in memory.
+
+    Raises
+    ------
+    ConstantUnitError : a neuroid does not vary over the training part, and `keep_constant` is False.
     """
+    if not keep_constant:
+        train.check_varies()
     if not encoder.delays and not nuisance:
         large = scratch is not None and 4 * len(train) * train.n_neuroids > IN_MEMORY_BYTES
         path = scratch / "average.zarr" if large and scratch else None
@@ -154,7 +162,8 @@ def score_against_baselines(
         other = RidgeEncoder(
             alphas=encoder.alphas, cv=encoder.cv, solver="auto", delays=encoder.delays, device=encoder.device
         )
-        fit_encoder(other, {"": features}, train, nuisance=nuisance, on_event=on_event, stop=stop)
+        watched: dict[str, Any] = {"on_event": on_event, "stop": stop}
+        fit_encoder(other, {"": features}, train, nuisance=nuisance, keep_constant=True, **watched)
         answers[name] = score_encoder(
             other, {"": features}, test, ceiling=ceiling, metric=metric, nuisance=nuisance, shuffles=0, seed=seed
         )

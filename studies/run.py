@@ -226,7 +226,7 @@ def _encode(work: _Work, part: Encoding, folder: Path) -> dict[str, Any]:
         device=work.study.device,
         seed=work.study.seed,
     )
-    fit_encoder(encoder, spaces, work.train, scratch=folder, **work.watched)
+    fit_encoder(encoder, spaces, work.train, keep_constant=part.keep_constant, scratch=folder, **work.watched)
     remove(folder / "average.zarr")
     encoder.save_pretrained(folder / "model", overwrite=True)
     return score_encoder(

@@ -129,6 +129,7 @@ class Encoding(Part):
 
     features : names of feature sets, ``name`` or ``name/layer``; a band each for banded ridge, side by side otherwise.
     delays : rows by which features are delayed (finite impulse response), for movies and time series.
+    keep_constant : predict the mean of neuroids that do not vary, instead of refusing them.
     """
 
     name: Name
@@ -137,6 +138,7 @@ class Encoding(Part):
     alphas: tuple[float, ...] = ()
     folds: int = Field(default=5, ge=2)
     delays: tuple[int, ...] = ()
+    keep_constant: bool = False
     metric: Literal["r", "r2"] = "r"
     shuffles: int = Field(default=100, ge=0)
 

@@ -11,6 +11,8 @@ import pytest
 
 # Nothing in a test may reach for the network; the loopback hub tests set their own endpoint.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# As in the command line: threads that spin while they wait would slow a busy machine down severalfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.hookimpl(hookwrapper=True)

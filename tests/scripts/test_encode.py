@@ -178,3 +178,21 @@ class TestBadInput:
 
     def test_a_model_folder_that_is_none(self, refused: Callable[..., str], world: Path) -> None:
         assert "config.json" in refused("encode", "evaluate", "-m", world / "subject", *inputs(world))
+
+
+def test_a_constant_voxel_is_refused_by_name_and_kept_when_asked(penfield: Callable[..., Any], world: Path) -> None:
+    recording = Subject.load(world / "subject").recording
+    values = recording.values
+    values[:, 3] = 1.5
+    flat = Recording(values, recording.presentations, recording.neuroids)
+    flat.save(world / "flat.zarr")
+    command = ("encode", "fit", "-f", world / "features.zarr", "--layer", "good", "-r", world / "flat.zarr")
+    refused = penfield(*command, "--out", world / "model")
+    assert refused.exit_code == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+    for part in ("flat.zarr", repr(recording.neuroid_ids[3]), "--keep-constant"):
+        assert part in refused.stderr
+    assert not (world / "model").exists()
+    kept = penfield(*command, "--keep-constant", "--out", world / "model", "--json")
+    assert kept.exit_code == 0, kept.stderr
+    assert kept.json["constant_neuroids"] == 1
