@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
-from recordings.errors import InputError
+from recordings.errors import FormatError, InputError, disk_full_as_error
 from recordings.events import OnEvent, Stop, report
 from recordings.recording import Recording
 from recordings.subject import Subject
@@ -19,12 +20,17 @@ from .channels import N_ORIENTATIONS, RETINAS, channels, gaussian
 from .cortex import REGIONS, RETINOTOPIC, SPACE, layout
 from .pictures import make_stimuli
 from .render import Rendered, render
-from .scenes import CATEGORIES, GROUPS, Scenes
+from .scenes import GROUPS, Scenes
 
 _REFERENCE = {"n": 600, "seed": 7_919}
-_NOISE_STREAM, _WIRING_STREAM, _ORDER_STREAM = 1, 2, 3
+_NOISE_STREAM, _WIRING_STREAM, _ORDER_STREAM, _CEILING_STREAM = 1, 2, 3, 4
 _JITTER = 0.05
 _TUNING = 1.5
+# Weight of an object's look against its presence, both of unit variance.
+_LOOK = 1.0
+# Share of MTL's noise variance that shifts its whole code, as another object would. No average over neuroids removes
+# it, so that categories are mistaken for each other.
+_SHARED_NOISE = 0.5
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,15 @@ class SimulatedBrain:
         image, NaN without a map).
     weights : by region, (channel, neuroid) on channels standardised by the reference scenes; a neuroid's noiseless
         response has mean 0 and variance 1 over these.
+    shared_noise : (source, neuroid), loadings of noise of unit variance on sources that neuroids have in common; 0
+        outside MTL. The rest of each neuroid's noise is its own.
     """
 
     seed: int
     subject: int
     neuroids: pd.DataFrame
     weights: dict[str, np.ndarray]
+    shared_noise: np.ndarray
 
     @classmethod
     def wire(cls, seed: int = 0, subject: int = 0) -> SimulatedBrain:
@@ -62,7 +71,9 @@ class SimulatedBrain:
             raw = raw * (std[name][:, None] if name in RETINOTOPIC else 1)
             variance = np.einsum("cn,cd,dn->n", raw, covariance[name], raw)
             weights[name] = (raw / np.sqrt(variance)).astype(np.float32)
-        return cls(seed, subject, neuroids.drop(columns=["field_x", "field_y"]), weights)
+        shared = np.zeros((len(covariance["MTL"]), len(neuroids)), np.float32)
+        shared[:, neuroids["region"] == "MTL"] = np.sqrt(_SHARED_NOISE) * _root(covariance["MTL"]).T @ weights["MTL"]
+        return cls(seed, subject, neuroids.drop(columns=["field_x", "field_y"]), weights, shared)
 
     def respond(self, scenes: Scenes, rendered: Rendered) -> np.ndarray:
         """Noiseless responses, (n, neuroid) float32; a scene's do not depend on the others."""
@@ -73,12 +84,29 @@ class SimulatedBrain:
         return responses
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write everything planted to an .npz: one array a column of `neuroids`, ``weights.<region>``."""
+        """Write everything planted to an .npz: each column of `neuroids`, ``weights.<region>``, ``shared_noise``."""
         columns = {c: self.neuroids[c].to_numpy() for c in self.neuroids}
         plain = {c: v.astype(str) if v.dtype == object else v for c, v in columns.items()}
         weights = {f"weights.{name}": w for name, w in self.weights.items()}
-        keys = {"seed": np.int64(self.seed), "subject": np.int64(self.subject)}
-        np.savez_compressed(Path(path), **(keys | plain | weights))
+        fixed = {"seed": self.seed, "subject": self.subject, "shared_noise": self.shared_noise}
+        with disk_full_as_error(path):
+            np.savez_compressed(Path(path), **(fixed | plain | weights))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> SimulatedBrain:
+        """Read what `save` wrote; `FormatError` if it is another file or a damaged one."""
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                planted = dict(archive)
+            seed, subject, shared = (planted.pop(name) for name in ("seed", "subject", "shared_noise"))
+            weights = {name: planted.pop(f"weights.{name}") for name in REGIONS}
+            return cls(int(seed), int(subject), pd.DataFrame(planted), weights, shared)
+        except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+            raise FormatError(
+                f"not the planted truth of a simulated brain ({error!r})",
+                where=path,
+                remedy="Give the truth.npz beside a simulated recording",
+            ) from error
 
 
 def simulate_subject(
@@ -87,7 +115,7 @@ def simulate_subject(
     *,
     seed: int = 0,
     subject: int = 0,
-    noise_ceiling: float = 0.7,
+    noise_ceiling: float | tuple[float, float] = 0.7,
     repetitions: int = 3,
     sessions: int = 1,
     session_offset: float = 0.0,
@@ -98,13 +126,14 @@ def simulate_subject(
     """A simulated subject who saw every scene `repetitions` times, in shuffled order.
 
     Response = noiseless response + Gaussian noise of variance repetitions (1 - NC) / NC, so that the mean over all
-    repetitions has the noise ceiling NC.
+    repetitions has the noise ceiling NC. Half the noise of MTL is shared (`SimulatedBrain.shared_noise`).
 
     Parameters
     ----------
     scenes, rendered : what was shown; rendered here if not given.
     seed, subject : wiring, order and noise follow from these; noise is keyed by (seed, subject, scene, repetition).
-    noise_ceiling : NC, fraction of variance in (0, 1), of the mean over repetitions.
+    noise_ceiling : NC, fraction of variance in (0, 1), of the mean over repetitions; of two, each neuroid's own is
+        drawn uniformly from between them.
     sessions : how many sessions the presentations are spread over.
     session_offset, session_gain : s.d. over sessions of an added constant and of a relative gain, neuroid by neuroid.
 
@@ -117,7 +146,8 @@ def simulate_subject(
     ------
     InputError : a noise ceiling outside (0, 1), or fewer than one repetition or session.
     """
-    if not 0 < noise_ceiling < 1 or repetitions < 1 or not 1 <= sessions <= len(scenes) * repetitions:
+    low, high = (float(limit) for limit in np.broadcast_to(noise_ceiling, 2))
+    if not 0 < low <= high < 1 or repetitions < 1 or not 1 <= sessions <= len(scenes) * repetitions:
         raise InputError(
             f"noise ceiling {noise_ceiling}, {repetitions} repetitions, {sessions} sessions",
             where="simulate_subject",
@@ -126,11 +156,13 @@ def simulate_subject(
     rendered = render(scenes, on_event=on_event, stop=stop) if rendered is None else rendered
     brain = SimulatedBrain.wire(seed, subject)
     signal = brain.respond(scenes, rendered)
-    noise_variance = repetitions * (1 - noise_ceiling) / noise_ceiling
+    ceiling = np.random.default_rng([seed, subject, _CEILING_STREAM]).uniform(low, high, signal.shape[1])
+    noise_variance = repetitions * (1 - ceiling) / ceiling
     shown = signal.var(0, dtype=np.float64)
     brain.neuroids["planted_noise_ceiling"] = shown / (shown + noise_variance / repetitions)
     table = _presentations(scenes, repetitions, sessions, np.random.default_rng([seed, subject, _ORDER_STREAM]))
-    values = signal[table["row"]] + np.sqrt(noise_variance) * _noise(brain, scenes, table, on_event, stop)
+    noise = _noise(brain, scenes, table, on_event, stop)
+    values = signal[table["row"]] + np.sqrt(noise_variance).astype(np.float32) * noise
     values = _drift(values, table["session"].to_numpy(), session_offset, session_gain, brain)
     recording = Recording(
         values.astype(np.float32),
@@ -194,11 +226,11 @@ def _mixtures(name: str, n: int, rng: np.random.Generator) -> np.ndarray:
     weights = rng.normal(size=(_reference()[0][name].size, n))
     if name == "MTL":
         return weights
-    # A patch answers to its group, a little to the other categories, and to how its object looks.
-    member = np.isin(CATEGORIES, GROUPS[name])
-    weights[: len(CATEGORIES)] *= 0.15
-    weights[: len(CATEGORIES)][member] += 2
-    weights[len(CATEGORIES) :] *= 0.7
+    # A patch answers to its group, a little to the others, and as much to how its own object looks.
+    presence, look = weights[: len(GROUPS)], weights[len(GROUPS) :]
+    presence *= 0.1
+    presence[list(GROUPS).index(name)] += 1
+    look *= _LOOK / np.linalg.norm(look, axis=0)
     return weights
 
 
@@ -222,12 +254,22 @@ def _noise(
     brain: SimulatedBrain, scenes: Scenes, table: pd.DataFrame, on_event: OnEvent | None, stop: Stop | None
 ) -> np.ndarray:
     noise = np.empty((len(table), len(brain.neuroids)), np.float32)
+    sources = np.empty((len(table), len(brain.shared_noise)), np.float32)
     for k, (row, repetition) in enumerate(zip(table["row"], table["repetition"], strict=True)):
         if k % 256 == 0:
             report(on_event, stop, "simulate", k, len(table))
         key = [brain.seed, brain.subject, _NOISE_STREAM, int(scenes.seed[row]), int(scenes.scene_id[row]), repetition]
-        noise[k] = np.random.default_rng(key).standard_normal(noise.shape[1], dtype=np.float32)
+        rng = np.random.default_rng(key)
+        rng.standard_normal(dtype=np.float32, out=noise[k])
+        rng.standard_normal(dtype=np.float32, out=sources[k])
+    noise *= np.sqrt(1 - (brain.shared_noise**2).sum(0))
+    noise += sources @ brain.shared_noise
     return noise
+
+
+def _root(covariance: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(values.clip(0))).astype(np.float32)
 
 
 def _drift(values: np.ndarray, session: np.ndarray, offset: float, gain: float, brain: SimulatedBrain) -> np.ndarray:

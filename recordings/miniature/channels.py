@@ -17,6 +17,7 @@ from .scenes import CATEGORIES, GROUPS, Scenes
 
 N_ORIENTATIONS = 4
 N_IDENTITY = 8
+N_CONCEPTS = 5
 _IMAGE = 64
 _PAD = 12
 
@@ -74,12 +75,26 @@ def gaussian(points: np.ndarray, centres: np.ndarray, sd: float) -> np.ndarray:
     return weights / weights.sum(0)
 
 
+def _concepts() -> np.ndarray:
+    # Categories of one group stand closer together, so that they are the first to be mistaken for each other.
+    rng = np.random.default_rng(11)
+    code = rng.normal(size=(len(CATEGORIES), N_CONCEPTS))
+    for names in GROUPS.values():
+        members = np.isin(CATEGORIES, names)
+        code[members] = 0.8 * code[members] + rng.normal(size=N_CONCEPTS)
+    return code
+
+
+_CONCEPTS = _concepts()
+
+
 def channels(scenes: Scenes, rendered: Rendered) -> dict[str, np.ndarray]:
     """Channels by region: (n, bump, channel) for V1 to V4, (n, channel) for the category patches and MTL; float32.
 
     V1, V2: Gabor amplitude of luminance at four orientations. V3: silhouette occupancy and low-frequency amplitude.
-    V4: chromaticity, rgb / sum - 1/3. Category patches: category, and hue, brightness and shape of the object if it
-    belongs to the patch's group. MTL: category, shape parameters, azimuth and a smooth code of the individual shape.
+    V4: chromaticity, rgb / sum - 1/3. Category patches: which group the object belongs to, and its hue and first shape
+    parameter if that is the patch's own. MTL: a code of the category, shape parameters, azimuth and a smooth code of
+    the individual shape.
     """
     image = rendered.image.astype(np.float32) / 255
     luminance = image.mean(-1)
@@ -119,10 +134,10 @@ def gabor_amplitude(luminance: np.ndarray, frequency: float) -> np.ndarray:
 
 
 def _category(scenes: Scenes, group: str) -> np.ndarray:
-    present = (scenes.groups == group).astype(np.float64)[:, None]
+    present = np.column_stack([scenes.groups == name for name in GROUPS])
     turn = 2 * np.pi * scenes.hue
-    look = np.column_stack([np.cos(turn), np.sin(turn), 2 * scenes.shape_1 - 1, scenes.elevation - 0.4])
-    return np.column_stack([_one_hot(scenes), present * look]).astype(np.float32)
+    look = np.column_stack([np.cos(turn), np.sin(turn), 2 * scenes.shape_1 - 1])
+    return np.column_stack([present, (scenes.groups == group)[:, None] * look]).astype(np.float32)
 
 
 def _shape(scenes: Scenes) -> np.ndarray:
@@ -132,8 +147,4 @@ def _shape(scenes: Scenes) -> np.ndarray:
     rng = np.random.default_rng(12)
     slopes, phases = rng.normal(0, 2, (len(CATEGORIES), 2, N_IDENTITY)), rng.uniform(0, 2 * np.pi, N_IDENTITY)
     identity = np.cos(np.einsum("ij,ijk->ik", shape, slopes[scenes.category]) + phases)
-    return np.column_stack([_one_hot(scenes), shape, view, identity]).astype(np.float32)
-
-
-def _one_hot(scenes: Scenes) -> np.ndarray:
-    return np.eye(len(CATEGORIES))[scenes.category]
+    return np.column_stack([_CONCEPTS[scenes.category], shape, view, identity]).astype(np.float32)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import RidgeCV
 
 from recordings import InputError, Subject, noise_ceiling
+from recordings.errors import FormatError
 from recordings.miniature import Rendered, Scenes, SimulatedBrain, render, simulate_subject, true_features
 from recordings.miniature.channels import RETINAS, gabor_amplitude
 from recordings.statistics import correlate, shuffled_correlation
@@ -109,6 +111,43 @@ def test_category_patches_follow_their_objects_wherever_they_stand(scenes, rende
     assert not np.allclose(brain.respond(scenes, rendered)[:, v1], brain.respond(elsewhere, moved)[:, v1], atol=0.1)
 
 
+def test_a_patch_sees_how_its_own_object_looks_and_not_which_of_its_group_it_is(scenes):
+    brain = SimulatedBrain.wire(seed=0)
+    patch = (brain.neuroids["region"] == "vehicles").to_numpy()
+    own, other = (Scenes.sample(20, seed=9, categories=names) for names in (["plane"], ["mug"]))
+
+    def answers(shown: Scenes) -> np.ndarray:
+        return brain.respond(shown, render(shown))[:, patch]
+
+    painted = [answers(s.replace(hue=(s.hue + 0.5) % 1)) - answers(s) for s in (own, other)]
+    assert np.abs(painted[0]).mean() > 0.5
+    assert np.abs(painted[1]).max() < 1e-5
+    car = own.replace(category=Scenes.sample(20, seed=9, categories=["car"]).category)
+    np.testing.assert_allclose(answers(own), answers(car), atol=1e-5)
+
+
+def test_half_of_the_noise_in_mtl_is_shared(subject):
+    for name, share in (("MTL", 0.5), ("V1", 0.0)):
+        recording = subject.recording.roi(name)
+        values = recording.values
+        mean = recording.average_repetitions()
+        noise = values - mean.values[recording.match(list(mean.stimulus_ids))]
+        noise = noise[:, :150] / noise[:, :150].std(0)
+        eigenvalues = np.linalg.eigvalsh(np.cov(noise.T))[::-1]
+        n_sources = len(SimulatedBrain.wire(0, 0).shared_noise)
+        # What independent noise of as many presentations leaves there by chance is taken off.
+        chance = np.linalg.eigvalsh(np.cov(np.random.default_rng(0).normal(size=(640, 150)).T))[::-1]
+        found = (eigenvalues[:n_sources].sum() - (1 - share) * chance[:n_sources].sum()) / 150
+        assert abs(found - share) < 0.05, name
+
+
+def test_ceilings_may_differ_between_neuroids(scenes, rendered):
+    recording = simulate_subject(scenes, rendered, seed=0, noise_ceiling=(0.2, 0.9)).recording
+    planted = recording.neuroid("planted_noise_ceiling")
+    np.testing.assert_allclose(np.quantile(planted, (0.05, 0.95)), (0.235, 0.865), atol=0.03)
+    assert np.corrcoef(noise_ceiling(recording), planted)[0, 1] > 0.95
+
+
 def test_mtl_ignores_hue_and_v4_does_not(scenes):
     brain = SimulatedBrain.wire(seed=0)
     few = scenes[:40]
@@ -146,6 +185,25 @@ def test_everything_planted_is_written_down(tmp_path):
         assert list(planted["roi"]) == list(brain.neuroids["roi"])
 
 
+def test_what_was_planted_comes_back_from_disk(tmp_path, scenes, rendered):
+    brain = SimulatedBrain.wire(seed=2, subject=1)
+    brain.save(tmp_path / "truth.npz")
+    again = SimulatedBrain.load(tmp_path / "truth.npz")
+    assert (again.seed, again.subject) == (2, 1)
+    pd.testing.assert_frame_equal(again.neuroids, brain.neuroids, check_dtype=False)
+    np.testing.assert_array_equal(again.shared_noise, brain.shared_noise)
+    np.testing.assert_array_equal(again.respond(scenes, rendered), brain.respond(scenes, rendered))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"", lambda data: b"no archive"])
+def test_a_damaged_truth_is_refused(tmp_path, damage):
+    path = tmp_path / "truth.npz"
+    SimulatedBrain.wire(seed=0).save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(FormatError, match=r"truth\.npz"):
+        SimulatedBrain.load(path)
+
+
 def test_gabors_prefer_their_orientation_and_ignore_the_border():
     x = np.arange(64)
     gratings = np.stack([np.tile(np.sin(2 * np.pi * 0.25 * x), (64, 1)), np.full((64, 64), 0.8)]).astype(np.float32)
@@ -155,7 +213,9 @@ def test_gabors_prefer_their_orientation_and_ignore_the_border():
     assert amplitude[1].max() < 1e-4
 
 
-@pytest.mark.parametrize("wrong", [{"noise_ceiling": 1.0}, {"repetitions": 0}, {"sessions": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"noise_ceiling": 1.0}, {"noise_ceiling": (0.9, 0.2)}, {"repetitions": 0}, {"sessions": 0}]
+)
 def test_impossible_recordings_are_refused(scenes, rendered, wrong):
     with pytest.raises(InputError, match="simulate_subject"):
         simulate_subject(scenes, rendered, **wrong)
