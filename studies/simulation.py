@@ -53,7 +53,9 @@ def simulate_world(
         subject = simulate_subject(shown, rendered, seed=seed, subject=number, on_event=on_event, stop=stop, **how)
         with atomic_path(folder, overwrite=overwrite) as part:
             subject.save(part)
-            SimulatedBrain.wire(seed, number).save(part / TRUTH)
+            brain = SimulatedBrain.wire(seed, number)
+            brain.neuroids["planted_noise_ceiling"] = subject.recording.neuroid("planted_noise_ceiling")
+            brain.save(part / TRUTH)
     return [Subject.load(folder) for folder in folders]
 
 

@@ -23,6 +23,7 @@ def test_subjects_with_their_truth(penfield: Callable[..., Any], tmp_path: Path)
     assert not np.allclose(first.recording.values, second.recording.values)
     with np.load(tmp_path / "subject-01" / "truth.npz") as truth:
         assert len(truth["planted_x"]) == first.recording.n_neuroids
+        np.testing.assert_array_equal(truth["planted_noise_ceiling"], first.recording.neuroid("planted_noise_ceiling"))
 
 
 def test_the_seed_repeats_the_world(penfield: Callable[..., Any], tmp_path: Path) -> None:
