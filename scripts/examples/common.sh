@@ -2,6 +2,9 @@
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 [ -x "$repository/.venv/bin/python" ] && python="$repository/.venv/bin/python" || python=python
 
+# Threads that spin while they wait slow a busy machine down.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}"
+
 penfield() { (cd "$repository" && "$python" -m scripts.penfield "$@"); }
 
 # recording_folder NAME FOLDER: FOLDER itself, or the folder NAME in it.
