@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test fast lint bench acceptance clean
+.PHONY: help demo test fast lint bench browser clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +26,6 @@ fast: $(STAMP)  ## Run the quick tests only
 	$(BIN)/python -m pytest -m "not slow"
 
 # The report is tested in a real browser. Without root its tests skip and say why.
-.PHONY: browser
 browser:
 	@command -v chromium >/dev/null || test "$$(id -u)" != 0 || \
 	  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium fonts-dejavu-core >/dev/null)

@@ -66,6 +66,8 @@ Where = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Estimate the time and memory of the run, and do not run it.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the output.")]
 Recorded = Annotated[Path, typer.Option("--recording", "-r", help="Recording (.zarr) or subject folder.")]
+Fitted = Annotated[Path, typer.Option("--model", "-m", help="Fitted model, a folder.")]
+Rois = Annotated[list[str] | None, typer.Option("--roi", help="Region; give it once a region. All by default.")]
 
 
 class Program(TyperGroup):
@@ -112,6 +114,14 @@ def numbers(text: str | None, kind: type[Number]) -> list[Number]:
         return [kind(part) for part in text.split(",")] if text else []
     except ValueError as error:
         raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1,10,100") from error
+
+
+def check_absent(out: Path, overwrite: bool) -> None:
+    """Refuse early what would be refused at the end, after all the work."""
+    from recordings.errors import InputError
+
+    if out.exists() and not overwrite:
+        raise InputError("exists already", where=out, remedy="Choose another name or pass --overwrite")
 
 
 def group(help_text: str) -> typer.Typer:

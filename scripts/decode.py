@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from . import console
-from .encode import Fitted, Rois, check_absent
 
 decode = console.group("Decoders: tell from a brain's responses what was seen.")
 app = typer.Typer()
@@ -42,7 +41,7 @@ def fit(
     split: Annotated[
         str, typer.Option(help="What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,... or none.")
     ] = "stimulus:0.2",
-    roi: Rois = None,
+    roi: console.Rois = None,
     reliability: Annotated[
         float, typer.Option(min=0, max=1, help="Smallest noise ceiling of a neuroid that is read (with features).")
     ] = 0.05,
@@ -63,7 +62,7 @@ def fit(
     from studies.sources import open_recording
     from studies.study import training_part
 
-    check_absent(out, overwrite)
+    console.check_absent(out, overwrite)
     train = training_part(open_recording(recording, tuple(roi or ())), split, run.seed)
     watched: dict[str, Any] = {"on_event": run.on_event, "stop": run.stop}
     latent = LatentDecoder(
@@ -94,11 +93,11 @@ def fit(
 @console.verb(decode, "identify", "penfield decode identify -m decoder -r world/subject-01 -f features.zarr")
 def identify(
     run: console.Run,
-    model: Fitted,
+    model: console.Fitted,
     recording: console.Recorded,
     features: Store,
     layer: Layer = None,
-    roi: Rois = None,
+    roi: console.Rois = None,
     ways: Ways = None,
 ) -> dict[str, Any]:
     """Identify each held-out stimulus among all held-out ones: the answer and how sure it is, for each."""
@@ -117,11 +116,11 @@ def identify(
 @console.verb(decode, "retrieve", "penfield decode retrieve -m decoder -r new.zarr -f gallery.zarr -k 3")
 def retrieve(
     run: console.Run,
-    model: Fitted,
+    model: console.Fitted,
     recording: console.Recorded,
     features: Annotated[Path, typer.Option("--features", "-f", help="Feature store of the gallery.")],
     layer: Layer = None,
-    roi: Rois = None,
+    roi: console.Rois = None,
     k: Annotated[int, typer.Option("-k", "--nearest", min=1, help="Stimuli of the gallery for each answer.")] = 5,
 ) -> dict[str, Any]:
     """Retrieve the stimuli of a gallery that each held-out response resembles most, with their probabilities."""
@@ -146,7 +145,7 @@ def evaluate(
     ] = None,
     features: Annotated[Path | None, typer.Option("--features", "-f", help="Feature store, with --model.")] = None,
     layer: Layer = None,
-    roi: Rois = None,
+    roi: console.Rois = None,
     what: Annotated[
         Question, typer.Option(help="Without a model: categories, or single presentations by their patterns.")
     ] = Question.category,

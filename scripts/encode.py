@@ -35,8 +35,6 @@ Store = Annotated[Path, typer.Option("--features", "-f", help="Feature store (.z
 Layers = Annotated[
     list[str] | None, typer.Option("--layer", help="Layer of the store; give it once a layer. All by default.")
 ]
-Fitted = Annotated[Path, typer.Option("--model", "-m", help="Fitted model, a folder.")]
-Rois = Annotated[list[str] | None, typer.Option("--roi", help="Region; give it once a region. All by default.")]
 Nuisance = Annotated[
     list[str] | None, typer.Option(help="Presentation coordinate to fit without penalty (motion, drift).")
 ]
@@ -55,7 +53,7 @@ def fit(
     split: Annotated[
         str, typer.Option(help="What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,... or none.")
     ] = "stimulus:0.2",
-    roi: Rois = None,
+    roi: console.Rois = None,
     alphas: Annotated[str | None, typer.Option(help="Penalties to choose from, such as 1,10,100.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Cross-validation folds that choose the penalty.")] = 5,
     delays: Annotated[str | None, typer.Option(help="Delays in samples for time series, such as 0,1,2.")] = None,
@@ -72,7 +70,7 @@ def fit(
     from studies.sources import open_layers, open_recording
     from studies.study import training_part
 
-    check_absent(out, overwrite)
+    console.check_absent(out, overwrite)
     spaces = open_layers(features, layer or ())
     train = training_part(open_recording(recording, tuple(roi or ())), split, run.seed)
     given: dict[str, Any] = {"alphas": console.numbers(alphas, float), "delays": console.numbers(delays, int)}
@@ -99,7 +97,7 @@ def fit(
 @console.verb(encode, "predict", "penfield encode predict -m model -f features.zarr --out predicted.zarr")
 def predict(
     run: console.Run,
-    model: Fitted,
+    model: console.Fitted,
     features: Store,
     out: Annotated[Path, typer.Option(help="Recording of predicted responses to write (.zarr).")],
     layer: Layers = None,
@@ -109,7 +107,7 @@ def predict(
     from studies.encoding import load_encoder, predict_recording
     from studies.sources import open_layers
 
-    check_absent(out, overwrite)
+    console.check_absent(out, overwrite)
     encoder = load_encoder(model)
     predicted = predict_recording(
         encoder, open_layers(features, layer or ()), out, overwrite=overwrite, on_event=run.on_event, stop=run.stop
@@ -120,11 +118,11 @@ def predict(
 @console.verb(encode, "evaluate", "penfield encode evaluate -m model -f features.zarr -r world/subject-01 --baselines")
 def evaluate(
     run: console.Run,
-    model: Fitted,
+    model: console.Fitted,
     features: Store,
     recording: console.Recorded,
     layer: Layers = None,
-    roi: Rois = None,
+    roi: console.Rois = None,
     metric: Annotated[
         Scale, typer.Option(help="Pearson r or R2, over the noise ceiling where there is one.")
     ] = Scale.r,
@@ -156,14 +154,6 @@ def evaluate(
             beside = extract_baselines(source.get("uri"), shown, Path(folder), **same, **watched)
             answer["baselines"] = score_against_baselines(encoder, beside, train, test, **how, **watched)
     return {"model": model, "n_train": len(set(train.stimulus_ids)), "n_test": len(set(test.stimulus_ids)), **answer}
-
-
-def check_absent(out: Path, overwrite: bool) -> None:
-    """Refuse early what would be refused at the end, after all the work."""
-    from recordings.errors import InputError
-
-    if out.exists() and not overwrite:
-        raise InputError("exists already", where=out, remedy="Choose another name or pass --overwrite")
 
 
 def fit_summary(encoder: Any) -> dict[str, Any]:
