@@ -9,7 +9,7 @@ import numpy as np
 
 from recordings import Artifact, Recording, leave_one_group_out
 from recordings.artifacts import check_neuroids, recording_fields
-from recordings.errors import InputError, NotFiniteError, RepetitionError, ShapeError
+from recordings.errors import InputError, NotFiniteError, RepetitionError
 from recordings.events import OnEvent, Stop, report
 from recordings.splits import check_split
 
@@ -154,8 +154,7 @@ class CategoryDecoder(Artifact):
 
 def responses(recording: Recording) -> np.ndarray:
     """All responses, (presentation, neuroid) float64; `ShapeError` on time bins, `NotFiniteError` on NaN."""
-    if "time" in recording.data.dims:
-        raise ShapeError("the recording has time bins", remedy="Average over time or select one bin")
+    recording.check_without_time()
     values = recording.values.astype(np.float64)
     bad = ~np.isfinite(values)
     if bad.any():

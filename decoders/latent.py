@@ -13,7 +13,7 @@ from encoders.solvers import AlphaEdgeWarning, ConstantTargetWarning, ridge_cv
 from recordings import Artifact, Recording, stimulus_folds
 from recordings.artifacts import check_neuroids, recording_fields
 from recordings.ceilings import MINIMUM_CEILING
-from recordings.errors import ArtifactError, InputError, LeakageError, NotFiniteError, RepetitionError, ShapeError
+from recordings.errors import ArtifactError, InputError, LeakageError, NotFiniteError, RepetitionError
 from recordings.events import OnEvent, Stop, report
 
 from .confidence import fit_temperature
@@ -111,8 +111,7 @@ class LatentDecoder(Artifact):
         MismatchedIdsError : a stimulus without features. NotFiniteError : NaN or infinity on either side.
         RepetitionError : no repetitions to choose neuroids by, none reliable, or too few stimuli.
         """
-        if "time" in recording.data.dims:
-            raise ShapeError("the recording has time bins", remedy="Average over time or select one bin")
+        recording.check_without_time()
         if self.reliability is None and self.max_neuroids is not None:
             raise InputError("max_neuroids needs a reliability to rank by", remedy="Give reliability, if only 0")
         recording.check_finite()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from recordings import Recording
-from recordings.errors import RepetitionError, ShapeError
+from recordings.errors import RepetitionError
 from recordings.events import OnEvent, Stop, report
 
 from .identification import Identification, identify_by_similarity
@@ -36,8 +36,7 @@ def identify_patterns(
     ------
     RepetitionError : a stimulus was shown once. NotFiniteError : NaN or infinity. ShapeError : time bins.
     """
-    if "time" in recording.data.dims:
-        raise ShapeError("the recording has time bins", remedy="Average over time or select one bin")
+    recording.check_without_time()
     recording.check_finite()
     ids = list(dict.fromkeys(map(str, recording.stimulus_ids)))
     counts = pd.Series(recording.stimulus_ids.astype(str)).value_counts()

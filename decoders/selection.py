@@ -6,7 +6,7 @@ import numpy as np
 
 from recordings import Recording, noise_ceiling
 from recordings.ceilings import MINIMUM_CEILING
-from recordings.errors import RepetitionError, ShapeError
+from recordings.errors import RepetitionError
 
 
 def reliable_neuroids(
@@ -30,9 +30,8 @@ def reliable_neuroids(
     ------
     RepetitionError : fewer than three stimuli were repeated, or no neuroid is reliable enough.
     """
+    recording.check_without_time()
     ceiling = np.nan_to_num(noise_ceiling(recording, method, seed=seed))
-    if ceiling.ndim != 1:
-        raise ShapeError("the recording has time bins", remedy="Average over time or select one bin")
     chosen = np.flatnonzero(ceiling >= minimum)
     if not len(chosen):
         raise RepetitionError(

@@ -30,6 +30,7 @@ from .errors import (
     EmptyROIError,
     InputError,
     MismatchedIdsError,
+    ShapeError,
     TruncatedFileError,
     UnknownNameError,
 )
@@ -309,6 +310,11 @@ class Recording:
         """Raise `NotFiniteError` that names the first presentation and neuroid with NaN or infinity."""
         for number, block in enumerate(self.blocks()):
             check_finite(block, self.neuroids, number * _ROWS_PER_BLOCK)
+
+    def check_without_time(self) -> None:
+        """Raise `ShapeError` if presentations have time bins."""
+        if "time" in self.data.dims:
+            raise ShapeError("the recording has time bins", remedy="Average over time or select one bin")
 
     def check_varies(self) -> None:
         """Raise `ConstantUnitError` that names the first neuroid with one and the same value in all presentations."""

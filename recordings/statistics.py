@@ -131,7 +131,7 @@ def bootstrap_interval(
     """
     result = stats.bootstrap(
         (np.arange(n),),
-        lambda rows: statistic(rows),
+        statistic,
         n_resamples=n_resamples,
         vectorized=False,
         confidence_level=level,

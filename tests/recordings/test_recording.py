@@ -254,3 +254,11 @@ def test_a_subject_needs_all_its_stimuli(rng, tmp_path):
         Subject("two", make(rng), stimuli.take(slice(0, 3)))
     with pytest.raises(FormatError, match="not a subject folder"):
         Subject.load(tmp_path)
+
+
+def test_time_bins_are_told_where_there_is_no_place_for_them():
+    still = Recording(np.zeros((3, 2)), {"stimulus_id": list("abc")})
+    still.check_without_time()
+    moving = Recording(np.zeros((3, 4, 2)), {"stimulus_id": list("abc")}, time=[0, 0.1, 0.2, 0.3])
+    with pytest.raises(ShapeError, match=r"time bins.*select one bin"):
+        moving.check_without_time()
