@@ -9,14 +9,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recordings import Recording, Score, score_predictions
-from recordings.artifacts import Artifact, check_neuroids, recording_fields
-from recordings.errors import ArtifactError, InputError, LeakageError, RepetitionError, UnknownNameError
+from recordings import Recording
+from recordings.artifacts import recording_fields
+from recordings.errors import ArtifactError, RepetitionError, UnknownNameError
 from recordings.events import OnEvent, Stop
 
 from .bands import Band, fit_band, named, read_flat, to_config
+from .encoder import Encoder
 from .features import Features
-from .responses import Responses, run_labels, weights_on_disk, without_nuisance
+from .responses import Responses, run_labels, weights_on_disk
 from .solvers import BandedRidgeFit, RidgeFit, make_folds
 from .solvers.cross_validation import Folds, Scoring
 from .solvers.ridge import Solver, choose_solver
@@ -36,7 +37,7 @@ _TENSORS = (
 )
 
 
-class LinearEncoder(Artifact):
+class LinearEncoder(Encoder):
     """Base of the ridge encoders; a subclass says how weights are found (`_solve`) and whether bands share a scale.
 
     Fitted attributes, for t neuroids: ``weights_`` (n_columns, t) or, in kernel form, (n_presentations, t);
@@ -50,13 +51,9 @@ class LinearEncoder(Artifact):
     cv_scores_: np.ndarray
     constant_: np.ndarray
     gammas_: np.ndarray | None
-    nuisance_mean_: np.ndarray | None
-    nuisance_coef_: np.ndarray | None
     bands_: list[Band]
     training_: list[np.ndarray]
     solver_: str
-    recording_: dict[str, Any]
-    stimulus_ids_: list[str]
 
     def __init__(
         self,
@@ -234,71 +231,8 @@ class LinearEncoder(Artifact):
             raise UnknownNameError(f"no band {band!r}", remedy=f"There are: {', '.join(names)}")
         return names.index(band)
 
-    # Score -------------------------------------------------------------------------------------------------------
-
-    def score(
-        self,
-        features: Features | Mapping[str, Features],
-        recording: Recording,
-        *,
-        ceiling: np.ndarray | None = None,
-        metric: str = "r",
-        nuisance: np.ndarray | None = None,
-        n_bootstrap: int = 200,
-        seed: int = 0,
-    ) -> Score:
-        """Compare predictions with responses to stimuli that the fit has never seen.
-
-        Parameters
-        ----------
-        recording : test responses of the same neuroids; repetitions are averaged.
-        ceiling : (neuroid,) fraction of variance; by default the recording's coordinate ``noise_ceiling``, if any.
-        metric : "r" or "r2".
-        nuisance : (presentation, q), the regressors of the fit; their part, as learnt there, is taken off the
-            responses.
-        n_bootstrap, seed : resamples of stimuli for the interval.
-
-        Raises
-        ------
-        LeakageError : a stimulus of the recording was in the fit.
-        ArtifactError : other neuroids or another feature space than in the fit.
-        """
-        test = self.held_out(recording, nuisance)
-        runs = run_labels(test) if self.delays else None
-        provenance = {"encoder": type(self).__name__, "bands": [to_config(b) for b in self.bands_], "seed": seed}
-        return score_predictions(
-            self.predict(features, list(test.stimulus_ids), runs=runs),
-            test,
-            ceiling=ceiling,
-            metric=metric,
-            n_bootstrap=n_bootstrap,
-            seed=seed,
-            provenance=provenance,
-        )
-
-    def held_out(self, recording: Recording, nuisance: np.ndarray | None = None) -> Recording:
-        """Responses as `score` compares them: without nuisance, and averaged over repetitions unless there are delays.
-
-        Raises
-        ------
-        LeakageError : a stimulus of the recording was in the fit. ArtifactError : other neuroids than in the fit.
-        """
-        self._check_fitted()
-        check_neuroids(self.recording_, recording)
-        ids = recording.stimulus_ids.astype(str)
-        seen = np.intersect1d(self.stimulus_ids_, ids)
-        if len(seen):
-            raise LeakageError(
-                f"stimulus {seen[0]!s} was in the fit ({len(seen)} in all)",
-                where="recording",
-                remedy="Score on stimuli held out by split_by_stimulus",
-            )
-        test = without_nuisance(recording, nuisance, self.nuisance_mean_, self.nuisance_coef_)
-        return test.average_repetitions() if len(set(ids)) < len(ids) and not self.delays else test
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "bands_"):
-            raise InputError("the encoder is not fitted", remedy="Call fit, or load one with from_pretrained")
+    def _sources(self) -> list[dict[str, Any]]:
+        return [to_config(band) for band in self.bands_]
 
     # Artifact ----------------------------------------------------------------------------------------------------
 
@@ -320,7 +254,7 @@ class LinearEncoder(Artifact):
         return {
             "parameters": self._parameters(),
             "fitted_solver": self.solver_,
-            "bands": [to_config(band) for band in self.bands_],
+            "bands": self._sources(),
             "stimulus_ids": self.stimulus_ids_,
             **self.recording_,
         }

@@ -41,7 +41,7 @@ class FeatureExtractor:
     def __init__(self, backbone: Backbone, uri: str, device: str = "auto", dtype: str | None = None):
         self.backbone = backbone
         self.uri = uri
-        self.device = _device(device)
+        self.device = torch_device(device)
         if dtype not in (None, "float32", "bfloat16", "float16"):
             raise InputError(f"no computing in {dtype!r}", remedy="Take float32, bfloat16 or float16")
         self.dtype = dtype or "float32"
@@ -114,7 +114,8 @@ class FeatureExtractor:
 
         Returns
         -------
-        float32 (n, feature) by layer, (n, token, channel) for "tokens", (n, time, feature) for clips.
+        float32 (n, feature) by layer, (n, token, channel) for "tokens"; of clips that an image model reads (n, time,
+        feature), and for "tokens" (n, time x token, channel), the tokens of one frame after those of another.
 
         Raises
         ------
@@ -164,7 +165,7 @@ class FeatureExtractor:
         parts = [self._forward(flat[start : start + size], layers, readout) for start in range(0, len(flat), size)]
         clips = self.modality == "image" and lengths != {1}
         values = {layer: np.concatenate([part[layer] for part in parts]) for layer in layers}
-        return {layer: _by_clip(v, len(prepared), layer) for layer, v in values.items()} if clips else values
+        return {layer: _by_clip(v, len(prepared)) for layer, v in values.items()} if clips else values
 
     @torch.inference_mode()
     def _forward(self, batch: list[dict[str, Tensor]], layers: Sequence[str], readout: str) -> dict[str, np.ndarray]:
@@ -263,16 +264,13 @@ class _hook:
         self.handle.remove()
 
 
-def _by_clip(values: np.ndarray, n: int, layer: str) -> np.ndarray:
-    if values.ndim != 2:
-        raise InputError(
-            f"tokens of every frame of a clip were asked for, layer {layer!r}",
-            remedy="Take the read-out 'pooled', 'cls' or 'flat' for clips, or give the frames as images",
-        )
-    return values.reshape(n, -1, values.shape[1])
+def _by_clip(values: np.ndarray, n: int) -> np.ndarray:
+    """Frames (n x time, feature) or (n x time, token, channel) as clips, (n, time, feature) or (n, tokens, channel)."""
+    return values.reshape(n, -1, values.shape[-1])
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" takes an accelerator if there is one. `InputError` if it is not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:

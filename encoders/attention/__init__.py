@@ -1,0 +1,1 @@
+"""The transformer brain encoder: queries of regions or neuroids attend to a frozen model's tokens."""

@@ -1,0 +1,108 @@
+"""What all encoders share: they are fitted to a recording, predict by stimulus id, and are scored on unseen stimuli."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from recordings import Recording, Score, score_predictions
+from recordings.artifacts import Artifact, check_neuroids
+from recordings.errors import InputError, LeakageError
+
+from .features import Features
+from .responses import run_labels, without_nuisance
+
+
+class Encoder(Artifact):
+    """Base of all encoders.
+
+    Fitted attributes: ``recording_``, what `recordings.artifacts.recording_fields` remembers of the training recording;
+    ``stimulus_ids_``, every stimulus that had a part in the fit, also in choosing an epoch or a penalty.
+    """
+
+    delays: Sequence[int] | None = None
+    nuisance_mean_: np.ndarray | None = None
+    nuisance_coef_: np.ndarray | None = None
+    recording_: dict[str, Any]
+    stimulus_ids_: list[str]
+
+    def predict(
+        self,
+        features: Features | Mapping[str, Features],
+        stimulus_ids: Sequence[str] | None = None,
+        *,
+        runs: ArrayLike | None = None,
+    ) -> np.ndarray:
+        """Predicted responses, (n, neuroid) float32."""
+        raise NotImplementedError
+
+    def _sources(self) -> list[dict[str, Any]]:
+        """What the features are, as JSON values."""
+        raise NotImplementedError
+
+    def score(
+        self,
+        features: Features | Mapping[str, Features],
+        recording: Recording,
+        *,
+        ceiling: np.ndarray | None = None,
+        metric: str = "r",
+        nuisance: np.ndarray | None = None,
+        n_bootstrap: int = 200,
+        seed: int = 0,
+    ) -> Score:
+        """Compare predictions with responses to stimuli that the fit has never seen.
+
+        Parameters
+        ----------
+        recording : test responses of the same neuroids; repetitions are averaged.
+        ceiling : (neuroid,) fraction of variance; by default the recording's coordinate ``noise_ceiling``, if any.
+        metric : "r" or "r2".
+        nuisance : (presentation, q), the regressors of the fit; their part, as learnt there, is taken off the
+            responses.
+        n_bootstrap, seed : resamples of stimuli for the interval.
+
+        Raises
+        ------
+        LeakageError : a stimulus of the recording was in the fit.
+        ArtifactError : other neuroids or another feature space than in the fit.
+        """
+        test = self.held_out(recording, nuisance)
+        runs = run_labels(test) if self.delays else None
+        provenance = {"encoder": type(self).__name__, "bands": self._sources(), "seed": seed}
+        return score_predictions(
+            self.predict(features, list(test.stimulus_ids), runs=runs),
+            test,
+            ceiling=ceiling,
+            metric=metric,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+            provenance=provenance,
+        )
+
+    def held_out(self, recording: Recording, nuisance: np.ndarray | None = None) -> Recording:
+        """Responses as `score` compares them: without nuisance, and averaged over repetitions unless there are delays.
+
+        Raises
+        ------
+        LeakageError : a stimulus of the recording was in the fit. ArtifactError : other neuroids than in the fit.
+        """
+        self._check_fitted()
+        check_neuroids(self.recording_, recording)
+        ids = recording.stimulus_ids.astype(str)
+        seen = np.intersect1d(self.stimulus_ids_, ids)
+        if len(seen):
+            raise LeakageError(
+                f"stimulus {seen[0]!s} was in the fit ({len(seen)} in all)",
+                where="recording",
+                remedy="Score on stimuli held out by split_by_stimulus",
+            )
+        test = without_nuisance(recording, nuisance, self.nuisance_mean_, self.nuisance_coef_)
+        return test.average_repetitions() if len(set(ids)) < len(ids) and not self.delays else test
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "recording_"):
+            raise InputError("the encoder is not fitted", remedy="Call fit, or load one with from_pretrained")
