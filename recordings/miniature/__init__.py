@@ -11,6 +11,7 @@ from .brain import SimulatedBrain, simulate_subject, true_features
 from .captions import caption
 from .clips import Clip, clip
 from .meshes import mesh, sdf
+from .movies import Movie, simulate_movie
 from .pictures import make_stimuli
 from .render import Rendered, render
 from .scenes import CATEGORIES, GROUPS, Scenes
@@ -19,6 +20,7 @@ __all__ = [
     "CATEGORIES",
     "GROUPS",
     "Clip",
+    "Movie",
     "Rendered",
     "Scenes",
     "SimulatedBrain",
@@ -28,6 +30,7 @@ __all__ = [
     "mesh",
     "render",
     "sdf",
+    "simulate_movie",
     "simulate_subject",
     "true_features",
 ]

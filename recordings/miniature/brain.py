@@ -77,8 +77,11 @@ class SimulatedBrain:
 
     def respond(self, scenes: Scenes, rendered: Rendered) -> np.ndarray:
         """Noiseless responses, (n, neuroid) float32; a scene's do not depend on the others."""
-        features = standardised_channels(scenes, rendered)
-        responses = np.empty((len(scenes), len(self.neuroids)), np.float32)
+        return self.read(standardised_channels(scenes, rendered))
+
+    def read(self, features: dict[str, np.ndarray]) -> np.ndarray:
+        """Noiseless responses to `standardised_channels`, (n, neuroid) float32."""
+        responses = np.empty((len(features["V1"]), len(self.neuroids)), np.float32)
         for name, weights in self.weights.items():
             responses[:, self.neuroids["region"] == name] = features[name] @ weights
         return responses
@@ -161,7 +164,8 @@ def simulate_subject(
     shown = signal.var(0, dtype=np.float64)
     brain.neuroids["planted_noise_ceiling"] = shown / (shown + noise_variance / repetitions)
     table = _presentations(scenes, repetitions, sessions, np.random.default_rng([seed, subject, _ORDER_STREAM]))
-    noise = _noise(brain, scenes, table, on_event, stop)
+    shown_as = np.column_stack([scenes.seed[table["row"]], scenes.scene_id[table["row"]], table["repetition"]])
+    noise = draw_noise(brain, shown_as, on_event, stop)
     values = signal[table["row"]] + np.sqrt(noise_variance).astype(np.float32) * noise
     values = _drift(values, table["session"].to_numpy(), session_offset, session_gain, brain)
     recording = Recording(
@@ -182,10 +186,10 @@ def true_features(scenes: Scenes, rendered: Rendered, regions: tuple[str, ...] =
     return np.concatenate([features[name] for name in regions], 1)
 
 
-def standardised_channels(scenes: Scenes, rendered: Rendered) -> dict[str, np.ndarray]:
+def standardised_channels(scenes: Scenes, rendered: Rendered, seen: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """`channels` by region, flattened to (n, channel) and standardised by the reference scenes."""
     mean, std, _ = _reference()
-    flat = {name: c.reshape(len(scenes), -1) for name, c in channels(scenes, rendered).items()}
+    flat = {name: c.reshape(len(scenes), -1) for name, c in channels(scenes, rendered, seen).items()}
     return {name: (c - mean[name]) / std[name] for name, c in flat.items()}
 
 
@@ -250,16 +254,16 @@ def _presentations(scenes: Scenes, repetitions: int, sessions: int, rng: np.rand
     )
 
 
-def _noise(
-    brain: SimulatedBrain, scenes: Scenes, table: pd.DataFrame, on_event: OnEvent | None, stop: Stop | None
+def draw_noise(
+    brain: SimulatedBrain, keys: np.ndarray, on_event: OnEvent | None = None, stop: Stop | None = None
 ) -> np.ndarray:
-    noise = np.empty((len(table), len(brain.neuroids)), np.float32)
-    sources = np.empty((len(table), len(brain.shared_noise)), np.float32)
-    for k, (row, repetition) in enumerate(zip(table["row"], table["repetition"], strict=True)):
+    """Noise of unit variance, (presentation, neuroid) float32, each row keyed by a row of whole numbers (n, k)."""
+    noise = np.empty((len(keys), len(brain.neuroids)), np.float32)
+    sources = np.empty((len(keys), len(brain.shared_noise)), np.float32)
+    for k, key in enumerate(keys.tolist()):
         if k % 256 == 0:
-            report(on_event, stop, "simulate", k, len(table))
-        key = [brain.seed, brain.subject, _NOISE_STREAM, int(scenes.seed[row]), int(scenes.scene_id[row]), repetition]
-        rng = np.random.default_rng(key)
+            report(on_event, stop, "simulate", k, len(keys))
+        rng = np.random.default_rng([brain.seed, brain.subject, _NOISE_STREAM, *key])
         rng.standard_normal(dtype=np.float32, out=noise[k])
         rng.standard_normal(dtype=np.float32, out=sources[k])
     noise *= np.sqrt(1 - (brain.shared_noise**2).sum(0))

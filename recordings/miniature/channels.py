@@ -88,13 +88,18 @@ def _concepts() -> np.ndarray:
 _CONCEPTS = _concepts()
 
 
-def channels(scenes: Scenes, rendered: Rendered) -> dict[str, np.ndarray]:
+def channels(scenes: Scenes, rendered: Rendered, seen: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Channels by region: (n, bump, channel) for V1 to V4, (n, channel) for the category patches and MTL; float32.
 
     V1, V2: Gabor amplitude of luminance at four orientations. V3: silhouette occupancy and low-frequency amplitude.
     V4: chromaticity, rgb / sum - 1/3. Category patches: which group the object belongs to, and its hue and first shape
     parameter if that is the patch's own. MTL: a code of the category, shape parameters, azimuth and a smooth code of
     the individual shape.
+
+    Parameters
+    ----------
+    seen : (n,), fraction of each object that nothing hides, all of it by default. What category patches are told fades
+        with it; MTL knows of an object that is hidden.
     """
     image = rendered.image.astype(np.float32) / 255
     luminance = image.mean(-1)
@@ -110,7 +115,9 @@ def channels(scenes: Scenes, rendered: Rendered) -> dict[str, np.ndarray]:
         "V4": np.moveaxis(chroma, -1, 1),
     }
     pooled = {name: RETINAS[name].pool(m) for name, m in maps.items()}
-    return pooled | {group: _category(scenes, group) for group in GROUPS} | {"MTL": _shape(scenes)}
+    visible = np.ones(len(scenes), np.float32) if seen is None else np.asarray(seen, np.float32)
+    objects = {group: _category(scenes, group) * visible[:, None] for group in GROUPS}
+    return pooled | objects | {"MTL": _shape(scenes)}
 
 
 def gabor_amplitude(luminance: np.ndarray, frequency: float) -> np.ndarray:

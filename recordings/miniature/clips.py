@@ -25,6 +25,7 @@ class Clip:
     Attributes
     ----------
     frames : uint8 (T, size, size, 3).
+    silhouette : bool (T, size, size), True where the object is seen.
     position : float32 (T, 2), x and y of the object's centre in units of half the image, right and up positive; known
         also where the object is hidden.
     velocity : float32 (T, 2), the same a frame.
@@ -33,6 +34,7 @@ class Clip:
     """
 
     frames: np.ndarray
+    silhouette: np.ndarray
     position: np.ndarray
     velocity: np.ndarray
     occluded: np.ndarray
@@ -70,9 +72,8 @@ def clip(scenes: Scenes, index: int, n_frames: int = 24, size: int = 64) -> Clip
     behind = (left <= pixel_centres(size)) & (pixel_centres(size) < right)
     occluded = touched[:, :, behind].sum((1, 2)) / np.maximum(touched.sum((1, 2)), 1)
     frames[:, :, behind] = grey
-    return Clip(
-        frames, position.astype(np.float32), velocity.astype(np.float32), occluded.astype(np.float32), (left, right)
-    )
+    motion = position.astype(np.float32), velocity.astype(np.float32)
+    return Clip(frames, touched & ~behind, *motion, occluded.astype(np.float32), (left, right))
 
 
 def _occluder(rng: np.random.Generator, scene: Scenes) -> tuple[float, float, int]:
