@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -211,9 +212,15 @@ class _Filling:
             "readout": job.readout,
             "asked_reduction": job.asked_reduction,
             "reduction": job.reductions[store.layer].fingerprint() if store.layer in job.reductions else None,
-            "grid": list(job.rows.extractor.grid(store.layer) or []) if job.readout == "tokens" else None,
+            "grid": self._grid(store.layer, example.shape[1]) if job.readout == "tokens" else None,
         }
         store.create(example, len(self.ids), self.batch_size, job.dtype, attrs)
+
+    def _grid(self, layer: str, n_tokens: int) -> list[int]:
+        """Rows and columns of a layer's tokens; frames first if an image model has read several."""
+        grid = list(self.job.rows.extractor.grid(layer) or [])
+        n_frames = n_tokens // math.prod(grid)
+        return [n_frames, *grid] if grid and n_frames > 1 else grid
 
     def _holes(self, store: LayerStore) -> list[int]:
         journal = self.journals[store.layer]

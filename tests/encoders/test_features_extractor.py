@@ -323,10 +323,23 @@ def test_image_models_read_clips_frame_by_frame(tmp_path: Path, clips: np.ndarra
     np.testing.assert_allclose(stored.read(), by_frame, atol=1e-5)
     fewer = extractor(clips, n_frames=3)["blocks.2"]
     np.testing.assert_allclose(fewer, by_frame[:, [0, 3, 6]], atol=1e-5)
-    with pytest.raises(InputError, match="every frame"):
-        extractor(clips, readout="tokens")
     with pytest.raises(ShapeError, match="n_frames"):
         extractor([clips[0], clips[1][:4]])
+
+
+def test_tokens_of_a_clip_keep_the_time_axis(tmp_path: Path, clips: np.ndarray) -> None:
+    extractor = load(f"timm:{save_timm(tmp_path / 'vit')}")
+    rows, columns = extractor.grid("blocks.2")
+    stimuli = Stimuli.from_arrays(clips)
+    stored = extract(extractor, stimuli, tmp_path / "f.zarr", readout="tokens", batch_size=2, n_frames=3)["blocks.2"]
+    assert stored.attrs["grid"] == [3, rows, columns]
+    frames = np.stack([extractor(clip[[0, 3, 6]], readout="tokens")["blocks.2"] for clip in clips])
+    np.testing.assert_allclose(stored.read().reshape(frames.shape), frames, atol=1e-5)
+
+    images = Stimuli.from_arrays(np.ascontiguousarray(clips[:, 0]))
+    stills = extract(extractor, images, tmp_path / "stills.zarr", readout="tokens")["blocks.2"]
+    assert stills.attrs["grid"] == [rows, columns]
+    assert stills.fingerprint() != stored.fingerprint()
 
 
 # python: and baselines -------------------------------------------------------------------------------------------
