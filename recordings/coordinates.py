@@ -117,8 +117,10 @@ def constant_columns(table: pd.DataFrame, codes: np.ndarray) -> pd.DataFrame:
 
 def memberships(labels: pd.Series) -> dict[str, np.ndarray]:
     """Boolean membership (neuroid,) by region name, from labels that may hold several names."""
-    dummies = labels.astype(str).str.get_dummies(sep=ROI_SEPARATOR)
-    return {str(name): dummies[name].to_numpy(bool) for name in dummies}
+    # Labels are few, neuroids many: 40,000 would take a second each time.
+    codes, distinct = pd.factorize(labels.astype(str))
+    dummies = pd.Series(distinct).str.get_dummies(sep=ROI_SEPARATOR)
+    return {str(name): dummies[name].to_numpy(bool)[codes] for name in dummies}
 
 
 def roi_names(neuroids: Table) -> tuple[str, ...]:

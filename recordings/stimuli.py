@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -204,7 +205,10 @@ class Stimuli:
         return self._hashes[key]
 
     def save(self, folder: str | PathLike[str], *, overwrite: bool = False) -> Stimuli:
-        """Write images as PNG, clips as TIFF (a page a frame), and ``stimuli.csv``; return what reads from there."""
+        """Write images as PNG, clips as TIFF (a page a frame), and ``stimuli.csv``; return what reads from there.
+
+        PNG files are copied as they are, once they have been read.
+        """
         folder = Path(folder)
         table = self.table.drop(columns=["path", "index"], errors="ignore")
         with atomic_path(folder, overwrite=overwrite) as part:
@@ -218,5 +222,10 @@ class Stimuli:
         pixels = self.load(position)
         stem = hashlib.sha256(self.ids[position].encode()).hexdigest()[:8]
         name = f"{position:06d}-{stem}{'.png' if pixels.ndim == 3 else '.tiff'}"
-        media.write(folder / name, pixels)
+        original = self.source / self.table.iloc[position]["path"] if "path" in self.table else None
+        if original is not None and original.suffix.lower() == ".png" and pixels.ndim == 3:
+            # Encoding again takes many times as long as reading, and would give the file another content hash.
+            shutil.copyfile(original, folder / name)
+        else:
+            media.write(folder / name, pixels)
         return name

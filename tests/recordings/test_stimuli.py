@@ -87,6 +87,18 @@ def test_saved_pixels_come_back_exactly(rng, tmp_path, shape):
     np.testing.assert_array_equal(again.load(1), pixels[1])
 
 
+def test_png_files_are_saved_as_they_are_and_broken_ones_are_not(folder, tmp_path):
+    root, _ = folder
+    stimuli = Stimuli.from_folder(root)
+    saved = stimuli.save(tmp_path / "s")
+    assert [saved.content_hash(i) for i in range(4)] == [stimuli.content_hash(i) for i in range(4)]
+    first = root / stimuli.table["path"][0]
+    first.write_bytes(first.read_bytes()[:-30])
+    with pytest.raises(CorruptImageError):
+        stimuli.save(tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
 def test_hdf5_rows(tmp_path, rng):
     bricks = rng.integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
     with h5py.File(tmp_path / "s.hdf5", "w") as file:
