@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import DTypeLike
 
 from recordings.errors import DuplicateIdError, MismatchedIdsError, NotFiniteError, ShapeError, UnknownNameError
 from recordings.storage import atomic_path
@@ -111,12 +112,23 @@ class Features:
         values = self._values.array if isinstance(self._values, LayerStore) else self._values
         return (len(self), *values.shape[1:])
 
-    def read(self, rows: Any = slice(None)) -> np.ndarray:
-        """Values of the given rows (slice, index or boolean array), float32."""
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the values as they are stored."""
+        values = self._values.array if isinstance(self._values, LayerStore) else self._values
+        return np.dtype(values.dtype)
+
+    @property
+    def chunks(self) -> np.ndarray | None:
+        """(n,) int: which chunk of the store holds each row; None where the values are in memory."""
+        return self._positions // self._values.batch_size if isinstance(self._values, LayerStore) else None
+
+    def read(self, rows: Any = slice(None), dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """Values of the given rows (slice, index or boolean array); `dtype` None leaves them as stored."""
         positions = np.atleast_1d(self._positions[np.asarray(rows, int) if isinstance(rows, list) else rows])
         if isinstance(self._values, LayerStore):
-            return self._values.read(positions)
-        return self._values[positions]
+            return self._values.read(positions, dtype)
+        return np.asarray(self._values[positions], dtype)
 
     def rows(self, stimulus_ids: Sequence[str]) -> np.ndarray:
         """Row of each stimulus id, int (n,); ids may repeat.

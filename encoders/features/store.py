@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import DTypeLike
 from zarr.codecs import Crc32cCodec
 
 from recordings.errors import ArtifactError, FormatError, TruncatedFileError, UnknownNameError
@@ -188,8 +189,8 @@ class LayerStore:
         if any(self.array.attrs.get(name) != value for name, value in done.items()):
             self.array.attrs.update(done)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Rows by position, float32.
+    def read(self, rows: np.ndarray, dtype: DTypeLike | None = np.float32) -> np.ndarray:
+        """Rows by position; `dtype` None leaves them as stored.
 
         Raises
         ------
@@ -210,7 +211,7 @@ class LayerStore:
                 where=self.folder,
                 remedy="Delete the layer's folder and run the same extraction again",
             ) from error
-        return np.asarray(values, np.float32)
+        return np.asarray(values, dtype)
 
     def has_chunk(self, chunk: int) -> bool:
         """Whether the file of a chunk is there."""
