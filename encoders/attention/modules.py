@@ -77,6 +77,9 @@ class Attention(nn.Module):
 
         `mask` (B, T) is False at tokens that nothing may attend to; it follows at the end.
         """
+        if mask is not None:
+            # Before a run begins nothing is shown, and a softmax over nothing would be NaN.
+            mask = mask | ~mask.any(1, keepdim=True)
         for layer in self.tokens:
             tokens = layer(tokens + self.position, src_key_padding_mask=None if mask is None else ~mask)
         if self.fold_keys:
