@@ -9,7 +9,6 @@ import pandas as pd
 
 from recordings import Recording
 from recordings.coordinates import memberships
-from recordings.errors import EmptyROIError
 
 REST = "rest"
 
@@ -31,17 +30,9 @@ class Regions:
     def of(cls, recording: Recording) -> Regions:
         """Regions of a recording: a neuroid in several ROIs belongs to the smallest one, one in none to "rest".
 
-        Raises
-        ------
-        EmptyROIError : an ROI that the recording declares has no neuroid.
+        An ROI that the recording declares but that is empty in this subject gets no query; it is refused where it is
+        asked for by name (`Recording.roi`).
         """
-        empty = [name for name in recording.declared_rois or () if name not in recording.rois]
-        if empty:
-            raise EmptyROIError(
-                f"ROI {empty[0]!r} has no neuroid, so that a query for it would learn nothing",
-                where=recording.data.encoding.get("source"),
-                remedy="Take the ROIs that this subject has: recording.roi(...), or --roi",
-            )
         labels = _most_specific(recording)
         if "hemisphere" in recording.neuroids:
             labels = np.char.add(np.char.add(recording.neuroid("hemisphere").astype(str), " "), labels)
