@@ -157,7 +157,7 @@ class TokenStream:
     # Memory ------------------------------------------------------------------------------------------------------
 
     def _batches_a_load(self, in_memory: int, buffer: int) -> int | None:
-        """How many batches' tokens make half the buffer, less three batches on their way; None if all are held."""
+        """How many batches make half the buffer, less three batches and a chunk on their way; None if all are held."""
         stored = [(space, rows) for space, rows in zip(self.spaces, self.rows, strict=True) if space.chunks is not None]
         needed = sum(len(np.unique(rows[rows >= 0])) * _row_bytes(space) for space, rows in stored)
         if needed <= in_memory:
@@ -166,7 +166,7 @@ class TokenStream:
         pairs = np.stack([self._chunks.repeat(table.shape[1]), table.ravel()], 1)
         distinct = len(np.unique(pairs, axis=0)) / len(self)
         rows = min(self.batch_size, len(self))
-        ready = 3 * rows * table.shape[1] * sum(map(_row_bytes, self.spaces))
+        ready = 3 * rows * table.shape[1] * sum(map(_row_bytes, self.spaces)) + 2 * max(map(_chunk_bytes, self.spaces))
         load = rows * distinct * sum(_row_bytes(space) for space, _ in stored)
         return max(1, int((buffer - ready) / 2 // load))
 
@@ -260,3 +260,7 @@ def ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made
 
 def _row_bytes(space: Features) -> int:
     return math.prod(space.shape[1:]) * space.dtype.itemsize
+
+
+def _chunk_bytes(space: Features) -> int:
+    return 0 if space.chunks is None else int(np.bincount(space.chunks).max()) * _row_bytes(space)

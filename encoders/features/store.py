@@ -202,7 +202,9 @@ class LayerStore:
                 values: Any = self.array[int(rows[0]) : int(rows[0]) + len(rows)]
             else:
                 unique, inverse = np.unique(rows, return_inverse=True)
-                values = np.asarray(self.array.get_orthogonal_selection((unique,)))[inverse]
+                values = self._read_sorted(unique)
+                if not np.array_equal(unique, rows):
+                    values = values[inverse]
         except (OSError, ValueError, zarr.errors.BaseZarrError) as error:
             if isinstance(error, TruncatedFileError):
                 raise
@@ -212,6 +214,17 @@ class LayerStore:
                 remedy="Delete the layer's folder and run the same extraction again",
             ) from error
         return np.asarray(values, dtype)
+
+    def _read_sorted(self, rows: np.ndarray) -> np.ndarray:
+        # Zarr reads a slice ten times faster than a list of rows, rows that nobody wants included.
+        far = np.diff(rows) > self.array.chunks[0]
+        cuts = np.flatnonzero(far | (np.diff(rows // self.batch_size) > 0)) + 1
+        values = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+        for run in np.split(np.arange(len(rows)), cuts) if len(rows) else []:
+            first, last = int(rows[run[0]]), int(rows[run[-1]])
+            block: Any = self.array[first : last + 1]
+            values[run] = block[rows[run] - first]
+        return values
 
     def has_chunk(self, chunk: int) -> bool:
         """Whether the file of a chunk is there."""

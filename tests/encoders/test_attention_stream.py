@@ -40,8 +40,8 @@ def features(tmp_path: Path, values: np.ndarray) -> Features:
     return stored(tmp_path / "tokens.zarr", values)
 
 
-# A buffer of some four batches, two being read, whereas all would take 3,600 bytes.
-ON_DISK: dict[str, Any] = {"in_memory": 0, "buffer": 3 * 5 * 60 + 4 * 5 * 60}
+# For batches of 5: two that are used, two that are read, three and a chunk on their way; all are 60 rows of 60 bytes.
+ON_DISK: dict[str, Any] = {"in_memory": 0, "buffer": (2 + 2 + 3) * 5 * 60 + 2 * CHUNK * 60}
 
 
 @pytest.mark.parametrize("where", [ON_DISK, {}], ids=["on disk", "in memory"])
@@ -114,9 +114,8 @@ def test_a_moment_before_which_nothing_was_shown_has_no_tokens(features: Feature
 
 def test_shares_of_a_batch_make_the_batch(features: Features) -> None:
     stream = TokenStream([features], [np.arange(N)], batch_size=8, **ON_DISK)
-    shares = zip(
-        stream.epoch(0), stream.epoch(0, part=(0, 3)), stream.epoch(0, part=(1, 3)), stream.epoch(0, 0, (2, 3))
-    )
+    parts = [(0, 1), (0, 3), (1, 3), (2, 3)]
+    shares = zip(*(stream.epoch(0, part=part) for part in parts), strict=True)
     for whole, *parts in shares:
         assert sorted(whole.rows) == sorted(np.concatenate([part.rows for part in parts]))
         assert all(len(part.rows) in (2, 3) for part in parts)
