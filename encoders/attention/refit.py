@@ -52,7 +52,7 @@ def refit_readout(
         biases.append(fit.intercept)
     with torch.no_grad():
         readout.weight.copy_(torch.as_tensor(np.concatenate(weights)))
-        readout.bias[readout.order] = torch.as_tensor(np.concatenate(biases), device=readout.bias.device)
+        readout.bias.copy_(torch.as_tensor(np.concatenate(biases)))
 
 
 def _by_region(module: Predictor, streams: Sequence[TokenStream], n_regions: int) -> Iterator[tuple[int, np.ndarray]]:
