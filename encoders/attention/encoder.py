@@ -22,7 +22,7 @@ from ..bands import named
 from ..encoder import Encoder
 from ..features import Features
 from ..features.extractor import torch_device
-from ..responses import Responses, run_labels
+from ..responses import run_labels
 from .maps import AttentionMaps
 from .predictor import BY_NEUROID, ROUTINGS, Predictor, Shape
 from .queries import Regions
@@ -306,12 +306,8 @@ class TransformerEncoder(Encoder):
         with torch.inference_mode():
             for tokens, shown in self._batches(features, ids, runs, device):
                 report(on_event, stop, "attend", len(weights), -(-len(ids) // self.batch_size))
-                parts = (
-                    [module.weights(tokens, slice(q, q + 1), shown) for q in wanted]
-                    if len(wanted) < len(names)
-                    else [module.weights(tokens, slice(a, a + NEUROIDS), shown) for a in range(0, len(names), NEUROIDS)]
-                )
-                # With a finite impulse response every delay looks in the same way; the first that is shown stands for all.
+                parts = [module.weights(tokens, part, shown) for part in _slices(wanted, len(names))]
+                # With a finite impulse response every delay looks in the same way; the first stands for all.
                 found = torch.cat([part[:, 0] if module.fir else part for part in parts], 1)
                 weights.append((found if per_head else found.mean(2)).cpu().numpy())
         return AttentionMaps(np.concatenate(weights), ids, tuple(names[q] for q in wanted))
@@ -359,8 +355,7 @@ class TransformerEncoder(Encoder):
 
     def _parameters(self) -> dict[str, Any]:
         """Arguments of the constructor, as JSON values."""
-        names = [name for name in inspect.signature(type(self)).parameters]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def _config(self) -> dict[str, Any]:
         self._check_fitted()
@@ -401,10 +396,17 @@ class TransformerEncoder(Encoder):
         sources = " + ".join(source.label or source.name or "arrays" for source in self.sources_)
         best = self.history_.best
         return (
-            f"Predicts {len(self.target_mean_)} neuroids from tokens of {sources}, {len(self.regions_.names)} regions, "
-            f"routing {self.routing}. Fitted on {len(self.stimulus_ids_)} stimuli. Validation r of epoch {best.epoch + 1}, "
-            f"which was chosen by it: {best.validation:.3f}."
+            f"Predicts {len(self.target_mean_)} neuroids of {len(self.regions_.names)} regions from tokens of "
+            f"{sources}, routing {self.routing}. Fitted on {len(self.stimulus_ids_)} stimuli. Validation r of epoch "
+            f"{best.epoch + 1}, which was chosen by it: {best.validation:.3f}."
         )
+
+
+def _slices(queries: Sequence[int], n: int) -> list[slice]:
+    """All n queries in parts, or some of them one by one."""
+    if len(queries) == n:
+        return [slice(start, start + NEUROIDS) for start in range(0, n, NEUROIDS)]
+    return [slice(query, query + 1) for query in queries]
 
 
 def _position(names: Sequence[str], name: str) -> int:

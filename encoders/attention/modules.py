@@ -7,6 +7,7 @@ many queries can be served part by part.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +24,8 @@ _SMALLEST, _LARGEST = 0.05, 2.0
 class Attention(nn.Module):
     """Decoder of learned queries that attend to tokens (Adeli et al. 2025, section 3; DETR's decoder, pre-norm).
 
-    Keys come from tokens plus a sine code of their place, values from tokens. The first layer's queries are the same for
-    every picture; a deeper layer's also hold what the layer before has gathered.
+    Keys come from tokens plus a sine code of their place, values from tokens. The first layer's queries are the same
+    for every picture; a deeper layer's also hold what the layer before has gathered.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ class Attention(nn.Module):
         else:
             keyed = tokens + self.position
             found = tuple(
-                m for layer in self.layers for m in (self._split(layer.key(keyed)), self._split(layer.value(tokens)))
+                m for layer in self._decoder for m in (self._split(layer.key(keyed)), self._split(layer.value(tokens)))
             )
         return found if mask is None else (*found, mask)
 
@@ -103,7 +104,7 @@ class Attention(nn.Module):
         asked = self.query[queries]
         memory, mask = (memory[:-1], memory[-1][:, None, None]) if memory[-1].dtype == torch.bool else (memory, None)
         gathered, seen = None, asked.new_empty(0)
-        for number, layer in enumerate(self.layers):
+        for number, layer in enumerate(self._decoder):
             query = layer.query(asked if gathered is None else layer.norm1(gathered) + asked)
             if self.fold_keys:
                 found, seen = self._folded(layer, query, memory[0], mask)
@@ -139,6 +140,10 @@ class Attention(nn.Module):
         found = torch.einsum("bhqc,hec->bqhe", pooled, value).flatten(2) + layer.value.bias
         return found, weights.transpose(1, 2)
 
+    @property
+    def _decoder(self) -> list[_DecoderLayer]:
+        return cast("list[_DecoderLayer]", list(self.layers))
+
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, -1)).transpose(-3, -2)
 
@@ -168,7 +173,7 @@ class _DecoderLayer(nn.Module):
 
 
 class SpatialMap(nn.Module):
-    """One softmax map a query over the places of the grid, the same for every picture (factorised spatial-feature model).
+    """One softmax map a query over the places of the grid, the same for every picture: space and features factorised.
 
     Parameters
     ----------
@@ -198,7 +203,7 @@ class SpatialMap(nn.Module):
 
 
 class GaussianField(SpatialMap):
-    """One Gaussian receptive field a query: centre (x, y) and s.d., in units of half the image (St-Yves & Naselaris 2018).
+    """One Gaussian receptive field a query (St-Yves & Naselaris 2018): centre and s.d., in units of half the image.
 
     The s.d. lies between a twentieth of half the image and the whole image. Frames of a clip share the field.
     """

@@ -122,12 +122,12 @@ class Predictor(nn.Module):
     def _one_grid(self, tokens: Sequence[Tensor]) -> Tensor:
         parts = []
         for number, (x, source) in enumerate(zip(tokens, self.sources, strict=True)):
-            x = average_to(x.float(), source.grid, self.grid[-2:])
+            x = average_to(x.float(), source.grid, (self.grid[-2], self.grid[-1]))
             parts.append((x - getattr(self, f"mean{number}")) / getattr(self, f"scale{number}"))
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
-def average_to(tokens: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
+def average_to(tokens: Tensor, grid: tuple[int, ...], wanted: tuple[int, int]) -> Tensor:
     """Tokens (..., T, C) of a grid, brought to other rows and columns: each place the mean of those that it covers."""
     if grid[-2:] == wanted:
         return tokens
