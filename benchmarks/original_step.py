@@ -125,12 +125,11 @@ def train_step(
     inputs: Tensor,
     measured: list[Tensor],
     backbone: FrozenBackbone | None = None,
-) -> float:
-    """One step on images (with a backbone) or on tokens; the loss."""
+) -> None:
+    """One step on images (with a backbone) or on tokens."""
     tokens = inputs if backbone is None else backbone(inputs)
     loss = hemisphere_loss(encoder(tokens), measured)
     optimiser.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(encoder.parameters(), CLIP)
     optimiser.step()
-    return loss.item()

@@ -30,8 +30,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from original_step import (
+    CLIP,
     GRID,
     HIDDEN,
+    LEARNING_RATE,
     PATCH,
     FrozenBackbone,
     OriginalEncoder,
@@ -57,9 +59,11 @@ from transformer_setting import (
 )
 from turns import growth_exponent, over, print_part, take_turns
 
+from encoders import Features
 from encoders.attention.predictor import Predictor
 from encoders.attention.readouts import DiagonalReadout
 from encoders.attention.stream import TokenStream
+from encoders.attention.training import train
 
 RESULTS = Path(__file__).parent / "results" / "transformer.json"
 Part = dict[str, Any]
@@ -71,8 +75,8 @@ def cache(setting: Setting) -> Part:
     original, backbone = OriginalEncoder(sides), FrozenBackbone()
     optimiser = make_optimiser(original)
     images = torch.randn(setting.batch, 3, PATCH * GRID[0], PATCH * GRID[1])
-    own = penfield(one_brain(sides))
-    own_optimiser, targets = penfield_optimiser(own), torch.cat(measured, 1)
+    own, steps = penfield(one_brain(sides)), setting.stored // setting.batch
+    targets = torch.cat(setting.responses(setting.stored), 1).numpy()
     with tempfile.TemporaryDirectory() as folder:
         features = write_store(Path(folder, "tokens.zarr"), setting.stored)
 
@@ -81,22 +85,31 @@ def cache(setting: Setting) -> Part:
                 tokens = torch.from_numpy(features.read(slice(start, start + setting.batch)))
                 train_step(original, optimiser, tokens, measured)
 
-        def own_pass() -> None:
-            rows = [np.arange(setting.stored)]
-            for batch in TokenStream([features], rows, batch_size=setting.batch, seed=0, in_memory=0).epoch(0):
-                penfield_step(own, own_optimiser, batch.tokens, targets)
+        def own_epoch() -> float:
+            """The second of two epochs, from its reading to its last step; the first one also sets up the optimiser."""
+            ends: list[float] = []
+            streams = [_stream(features, n, setting) for n in (setting.stored, 1)]
+            validation = streams[1], targets[:1]
+            train(
+                own, streams[0], targets, validation, epochs=2, learning_rate=LEARNING_RATE, clip=CLIP,
+                device=torch.device("cpu"), on_event=lambda event: ends.append(time.process_time()),
+            )  # fmt: skip
+            return ends[-1] - ends[steps - 1]
 
-        steps = setting.stored // setting.batch
         times = take_turns(
             {
                 "original, backbone in the loop": lambda: train_step(original, optimiser, images, measured, backbone),
                 "original, cached tokens": original_pass,
-                "Penfield, cached tokens": own_pass,
+                "Penfield, cached tokens": own_epoch,
             },
             setting.slow_repeats,
             per={"original, cached tokens": steps, "Penfield, cached tokens": steps},
         )
     return {"times": times, "ratios": over(times, "original, backbone in the loop")}
+
+
+def _stream(features: Features, n: int, setting: Setting) -> TokenStream:
+    return TokenStream([features], [np.arange(n)], batch_size=setting.batch, in_memory=0)
 
 
 def regions(setting: Setting) -> Part:
@@ -118,7 +131,7 @@ def regions(setting: Setting) -> Part:
     steps = take_turns(
         {
             "original": lambda: train_step(original, optimiser, tokens, measured),
-            "Penfield": lambda: penfield_step(own, own_optimiser, [tokens], targets),
+            "Penfield": lambda: penfield_step(own, own_optimiser, tokens, targets),
         },
         setting.repeats,
     )
@@ -223,7 +236,7 @@ def options(setting: Setting) -> Part:
     for name, chosen in choices.items():
         module = penfield(brain, **chosen)
         optimiser, bf16 = penfield_optimiser(module), name.startswith("bfloat16")
-        variants[name] = partial(penfield_step, module, optimiser, [tokens], targets, bf16=bf16)
+        variants[name] = partial(penfield_step, module, optimiser, tokens, targets, bf16=bf16)
     times = take_turns(variants, setting.repeats)
     return {"times": times, "ratios": over(times, "as it is")}
 
@@ -252,7 +265,7 @@ def _growth(sizes: dict[int, tuple[Any, str, int]], repeats: int) -> Part:
         module, targets = penfield(brain, routing), torch.randn(n_images, len(brain.index))
         optimiser, tokens = penfield_optimiser(module), torch.randn(n_images, N_TOKENS, HIDDEN)
         together = NEUROIDS if routing == "vertex" else None
-        variants[str(size)] = partial(penfield_step, module, optimiser, [tokens], targets, together)
+        variants[str(size)] = partial(penfield_step, module, optimiser, tokens, targets, together)
     times = take_turns(variants, repeats)
     exponent = growth_exponent(list(sizes), [times[str(size)]["seconds"] for size in sizes])
     return {"times": times, "exponent": exponent}
@@ -276,7 +289,7 @@ def vertex_step(n: int) -> dict[str, float]:
     optimiser = penfield_optimiser(module)
     tokens, targets = torch.randn(VERTEX_BATCH, N_TOKENS, HIDDEN), torch.randn(VERTEX_BATCH, n)
     started = time.process_time()
-    penfield_step(module, optimiser, [tokens], targets, NEUROIDS)
+    penfield_step(module, optimiser, tokens, targets, NEUROIDS)
     seconds = time.process_time() - started
     return {"vertices": n, "images": VERTEX_BATCH, "cpu_seconds": seconds, "peak_gb": peak_mb() / 1024}
 

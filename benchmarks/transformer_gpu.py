@@ -48,30 +48,30 @@ def gpu(setting: Setting) -> dict[str, Any]:
     return part
 
 
-def _region_steps(setting: Setting) -> dict[str, Callable[[], object]]:
+def _region_steps(setting: Setting) -> dict[str, Callable[[], None]]:
     sides = setting.regions()
     tokens, measured = setting.tokens().cuda(), [y.cuda() for y in setting.responses()]
     original, targets = OriginalEncoder(sides).cuda(), torch.cat(measured, 1)
     optimiser = make_optimiser(original)
-    steps: dict[str, Callable[[], object]] = {
+    steps: dict[str, Callable[[], None]] = {
         "original, float32": lambda: train_step(original, optimiser, tokens, measured)
     }
     return steps | _own_steps(penfield(one_brain(sides)), tokens, targets, None)
 
 
-def _vertex_steps(n: int) -> dict[str, Callable[[], object]]:
+def _vertex_steps(n: int) -> dict[str, Callable[[], None]]:
     tokens = torch.randn(VERTEX_BATCH, N_TOKENS, HIDDEN, device="cuda")
     targets = torch.randn(VERTEX_BATCH, n, device="cuda")
     return _own_steps(penfield(neuroids(n), "vertex"), tokens, targets, NEUROIDS)
 
 
-def _own_steps(module: Predictor, tokens: Tensor, targets: Tensor, part: int | None) -> dict[str, Callable[[], object]]:
+def _own_steps(module: Predictor, tokens: Tensor, targets: Tensor, part: int | None) -> dict[str, Callable[[], None]]:
     module = module.cuda()
     optimiser = penfield_optimiser(module)
 
     def step(bf16: bool, kernels: list[SDPBackend]) -> None:
         with sdpa_kernel(kernels):
-            penfield_step(module, optimiser, [tokens], targets, part, bf16=bf16)
+            penfield_step(module, optimiser, tokens, targets, part, bf16=bf16)
 
     return {
         f"Penfield, {precision}, {kernel} attention": partial(step, precision == "bfloat16", KERNELS[kernel])

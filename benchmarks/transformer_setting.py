@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from original_step import CLIP, FEEDFORWARD, GRID, HEADS, HIDDEN, LEARNING_RATE,
 from torch import Tensor, nn
 
 from encoders import Features
+from encoders.attention.objective import backward_at_once, backward_in_parts
 from encoders.attention.predictor import Predictor, Shape
 from encoders.attention.queries import Regions
+from encoders.attention.stream import Batch
 from encoders.features.store import LayerStore, open_store
 
 N_TOKENS = GRID[0] * GRID[1]
@@ -87,30 +90,25 @@ def write_store(path: Path, n: int) -> Features:
 
 
 def penfield_optimiser(module: Predictor) -> torch.optim.AdamW:
-    """AdamW in one fused kernel."""
+    """AdamW in one fused kernel, as `encoders.attention.training.train` makes it."""
     return torch.optim.AdamW(module.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
 
 
 def penfield_step(
     module: Predictor,
     optimiser: torch.optim.AdamW,
-    tokens: list[Tensor],
+    tokens: Tensor,
     targets: Tensor,
     together: int | None = None,
     bf16: bool = False,
 ) -> None:
-    """One step on a batch, with `together` neuroids at a time where each has its own query."""
+    """One step of `train` on tokens at hand, with `together` neuroids at a time where each has its own query."""
+    batch = Batch(np.arange(len(tokens)), [tokens], None)
+    autocast = partial(torch.autocast, tokens.device.type, torch.bfloat16, enabled=bf16)
     optimiser.zero_grad()
-    with torch.autocast(tokens[0].device.type, torch.bfloat16, enabled=bf16):
-        memory = module.memory(tokens)
-    # Keys and values are computed once; what all parts ask of them is gathered before it is sent on.
-    leaves = memory if together is None else tuple(m.detach().requires_grad_() for m in memory)
-    for start in range(0, targets.shape[1], together or targets.shape[1]):
-        part = slice(start, start + (together or targets.shape[1]))
-        with torch.autocast(tokens[0].device.type, torch.bfloat16, enabled=bf16):
-            predicted = module.respond(leaves, part)
-        ((predicted.float() - targets[:, part]).square().sum() / targets.numel()).backward()
-    if together is not None:
-        torch.autograd.backward(memory, [leaf.grad for leaf in leaves])
+    if together is None:
+        backward_at_once(module, batch, targets, targets.numel(), autocast)
+    else:
+        backward_in_parts(module, batch, targets, targets.numel(), autocast, together)
     nn.utils.clip_grad_norm_(module.parameters(), CLIP)
     optimiser.step()

@@ -14,7 +14,7 @@ Times = dict[str, dict[str, float]]
 
 
 def take_turns(
-    variants: Mapping[str, Callable[[], object]],
+    variants: Mapping[str, Callable[[], float | None]],
     repeats: int,
     *,
     clock: Callable[[], float] = time.process_time,
@@ -25,6 +25,7 @@ def take_turns(
 
     Parameters
     ----------
+    variants : by name; one that returns a number has taken its own time, the others are timed.
     clock : by default CPU time of all threads of the process.
     per : how many steps a call of a variant takes, by name; 1 by default. Seconds are those of one step.
     warm : call every variant once before the first round, uncounted.
@@ -33,8 +34,8 @@ def take_turns(
     for turn in range(-1 if warm else 0, repeats):
         for name, run in variants.items():
             started = clock()
-            run()
-            took = (clock() - started) / (per or {}).get(name, 1)
+            own = run()
+            took = (clock() - started if own is None else own) / (per or {}).get(name, 1)
             print(f"{name}: {took:.4f} s" + (" (not counted)" if turn < 0 else ""), file=sys.stderr)
             if turn >= 0:
                 seconds[name].append(took)
