@@ -310,7 +310,7 @@ class TransformerEncoder(Encoder):
                 # With a finite impulse response every delay looks in the same way; the first stands for all.
                 found = torch.cat([part[:, 0] if module.fir else part for part in parts], 1)
                 weights.append((found if per_head else found.mean(2)).cpu().numpy())
-        return AttentionMaps(np.concatenate(weights), ids, tuple(names[q] for q in wanted))
+        return AttentionMaps(np.concatenate(weights), ids, tuple(names[q] for q in wanted), per_head)
 
     def _ready(self) -> tuple[Predictor, torch.device]:
         self._check_fitted()
