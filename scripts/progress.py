@@ -73,7 +73,9 @@ def progress() -> Iterator[OnEvent]:
             if event.stage not in tasks:
                 _finish(bars, tasks)
                 tasks[event.stage] = bars.add_task(event.stage, total=event.total)
-            bars.update(tasks[event.stage], completed=event.done, total=event.total)
+            bars.update(
+                tasks[event.stage], completed=event.done, total=event.total, description=event.stage + _measures(event)
+            )
 
         yield draw
         _finish(bars, tasks)
@@ -86,6 +88,16 @@ def _finish(bars: Progress, tasks: dict[str, TaskID]) -> None:
             bars.update(task.id, completed=task.total)
 
 
+def _measures(event: Event) -> str:
+    """What a stage measures of itself: ", loss 0.812, epoch 3, validation r 0.214"."""
+    numbers = {name.replace("_", " "): value for name, value in event.payload.items() if _is_number(value)}
+    return "".join(f", {name} {value:.3g}" for name, value in numbers.items())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 class _Log:
     def __init__(self) -> None:
         self.last = time.monotonic()
@@ -93,4 +105,4 @@ class _Log:
     def __call__(self, event: Event) -> None:
         if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
             self.last = time.monotonic()
-            sys.stderr.write(f"penfield: {event.stage} {event.done}/{event.total}\n")
+            sys.stderr.write(f"penfield: {event.stage} {event.done}/{event.total}{_measures(event)}\n")
