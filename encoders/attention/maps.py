@@ -143,10 +143,11 @@ class AttentionMaps:
     def selectivity(self, labels: Sequence[str], *, measure: Literal["entropy", "peak"] = "entropy") -> pd.DataFrame:
         """Whether attention is more focused in pictures of a category than in all others.
 
-        Focus is minus the entropy, or with "peak" the greatest weight, of attention in space. One row a query and
-        category: n_with, n_without; ``auc``, the chance that focus is greater in a picture with the category than in
-        one without, ties counted half (Mann-Whitney U / (n_with n_without)), and its two-sided ``p``; ``d_prime`` =
-        (mean_with - mean_without) / sqrt((var_with + var_without) / 2).
+        Focus is minus the entropy, or with "peak" the greatest weight, of attention in space. One row a query, head (where
+        heads are kept apart: one may look at what another looks away from) and category: n_with, n_without; ``auc``,
+        the chance that focus is greater in a picture with the category than in one without, ties counted half
+        (Mann-Whitney U / (n_with n_without)), and its two-sided ``p``; ``d_prime`` = (mean_with - mean_without) /
+        sqrt((var_with + var_without) / 2).
 
         Parameters
         ----------
@@ -156,11 +157,16 @@ class AttentionMaps:
         ------
         ShapeError : another number of labels. RepetitionError : fewer than two pictures with, or without, a category.
         """
+        if measure not in ("entropy", "peak"):
+            raise UnknownNameError(f"no measure {measure!r} of focus", remedy="There are: entropy, peak")
         shown = np.asarray(labels).astype(str)
         if shown.shape != (len(self),):
             raise ShapeError(f"{shown.size} labels for {len(self)} pictures", where="selectivity")
-        places = self.in_space.reshape(len(self), len(self.queries), -1).astype(np.float64)
+        places = self._places.reshape(*self._places.shape[:-1], -1, math.prod(self.grid[-2:])).sum(-2, dtype=np.float64)
         focus = -stats.entropy(places, axis=-1) if measure == "entropy" else places.max(-1)
+        columns = [self.queries, range(places.shape[2])] if self.per_head else [self.queries]
+        names = pd.MultiIndex.from_product(columns, names=["query", "head"][: len(columns)]).to_frame(index=False)
+        focus = focus.reshape(len(self), -1)
         rows = []
         for category in np.unique(shown):
             inside, outside = focus[shown == category], focus[shown != category]
@@ -174,16 +180,13 @@ class AttentionMaps:
             spread = np.sqrt((inside.var(0, ddof=1) + outside.var(0, ddof=1)) / 2)
             distance = inside.mean(0) - outside.mean(0)
             rows.append(
-                pd.DataFrame(
-                    {
-                        "query": self.queries,
-                        "category": category,
-                        "n_with": len(inside),
-                        "n_without": len(outside),
-                        "auc": test.statistic / (len(inside) * len(outside)),
-                        "d_prime": distance / np.where(spread > 0, spread, np.nan),
-                        "p": test.pvalue,
-                    }
+                names.assign(
+                    category=category,
+                    n_with=len(inside),
+                    n_without=len(outside),
+                    auc=test.statistic / (len(inside) * len(outside)),
+                    d_prime=distance / np.where(spread > 0, spread, np.nan),
+                    p=test.pvalue,
                 )
             )
         return pd.concat(rows, ignore_index=True)

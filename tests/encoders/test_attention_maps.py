@@ -146,12 +146,27 @@ def test_selectivity_is_the_area_under_the_curve(rng: np.random.Generator) -> No
     assert auc["a"] + auc["b"] == pytest.approx(1)
 
 
+def test_selectivity_tells_heads_apart_that_their_mean_hides(rng: np.random.Generator) -> None:
+    labels = np.repeat(["car", "mug"], 20)
+    sizes = np.where(labels == "car", 0.2, 0.4)
+    weights = np.stack([[[bump(0, 0, s, 8), bump(0, 0, 0.6 - s, 8)]] for s in sizes])
+    weights *= 1 + 0.01 * rng.random(weights.shape)
+    weights /= weights.sum((-2, -1), keepdims=True)
+    table = maps_of(weights, per_head=True).selectivity(labels).set_index(["query", "head", "category"])
+    assert table.loc[("q0", 0, "car"), "auc"] == 1
+    assert table.loc[("q0", 1, "car"), "auc"] == 0
+    mean = maps_of(weights.mean(2)).selectivity(labels).set_index("category")
+    assert 0.1 < mean.loc["car", "auc"] < 0.9
+
+
 def test_selectivity_refuses_what_has_no_contrast() -> None:
     maps = maps_of(np.full((4, 1, 4, 4), 1 / 16))
     with pytest.raises(RepetitionError, match="0 without"):
         maps.selectivity(["a"] * 4)
     with pytest.raises(ShapeError, match="3 labels"):
         maps.selectivity(["a", "b", "b"])
+    with pytest.raises(UnknownNameError, match="spread"):
+        maps.selectivity(["a", "a", "b", "b"], measure="spread")  # type: ignore[arg-type]
 
 
 def test_attention_on_an_object_against_its_area(rng: np.random.Generator) -> None:
