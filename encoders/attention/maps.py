@@ -143,8 +143,8 @@ class AttentionMaps:
     def selectivity(self, labels: Sequence[str], *, measure: Literal["entropy", "peak"] = "entropy") -> pd.DataFrame:
         """Whether attention is more focused in pictures of a category than in all others.
 
-        Focus is minus the entropy, or with "peak" the greatest weight, of attention in space. One row a query, head (where
-        heads are kept apart: one may look at what another looks away from) and category: n_with, n_without; ``auc``,
+        Focus is minus the entropy, or with "peak" the greatest weight, of attention in space. One row a query, head
+        (where kept apart: one may look at what another looks away from) and category: n_with, n_without; ``auc``,
         the chance that focus is greater in a picture with the category than in one without, ties counted half
         (Mann-Whitney U / (n_with n_without)), and its two-sided ``p``; ``d_prime`` = (mean_with - mean_without) /
         sqrt((var_with + var_without) / 2).
