@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,21 @@ def test_one_item_is_made_ahead_and_no_more() -> None:
     assert [next(items), next(items)] == [0, 1]
     items.close()
     assert len(made) in (2, 3)
+
+
+def test_memory_stays_within_the_buffer(tmp_path: Path, rng: np.random.Generator) -> None:
+    values = rng.standard_normal((512, 32, 128)).astype(np.float16)
+    features, rows = stored(tmp_path / "large.zarr", values), np.flatnonzero(rng.random(512) < 0.9)
+    stream = TokenStream([features], [rows], batch_size=8, in_memory=0, buffer=values.nbytes // 4)
+    features.read([0], None)
+    tracemalloc.start()
+    try:
+        for _ in stream.epoch(0):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert values.nbytes // 8 < peak < 1.15 * values.nbytes // 4
 
 
 def test_rows_of_different_tables_are_refused(features: Features) -> None:

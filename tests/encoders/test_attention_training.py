@@ -260,9 +260,10 @@ def test_vectors_do_not_decay_and_matrices_do(data: Data) -> None:
         torch.testing.assert_close(module.get_parameter(name), before.get_parameter(name), rtol=1e-4, atol=1e-6)
 
 
-def test_bf16_learns_the_same_and_keeps_weights_in_float32(data: Data) -> None:
+@pytest.mark.parametrize("neuroids", [None, 4])
+def test_bf16_learns_the_same_and_keeps_weights_in_float32(data: Data, neuroids: int | None) -> None:
     module = network()
-    history = data.train(module, epochs=20, learning_rate=0.05, precision="bf16")
+    history = data.train(module, epochs=12, learning_rate=0.05, precision="bf16", neuroids=neuroids)
     assert history.best.validation > 0.95
     assert {p.dtype for p in module.parameters()} == {torch.float32}
 
