@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from encoders import FeatureExtractor, Features, TransformerEncoder, extract
+from encoders import FeatureExtractor, Features, extract
+from encoders.attention import TransformerEncoder
 from recordings import Recording, split_by_stimulus
 from recordings.miniature.brain import simulate_subject
 from recordings.miniature.scenes import Scenes

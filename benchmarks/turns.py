@@ -66,6 +66,8 @@ def print_part(name: str, part: Mapping[str, Any], depth: int = 0) -> None:
                 ratio = part.get("ratios", {}).get(variant)
                 faster = f"{ratio['seconds']:9.2f}x{ratio['median']:9.2f}x" if ratio else ""
                 print(f"{margin + variant:<44}{row['seconds']:10.4f}{row['median']:10.4f}{faster}")
+        elif isinstance(value, Mapping) and set(value) == {"mean", "sd"}:
+            print(f"{margin + key:<44}{value['mean']:10.3f} +- {value['sd']:.3f}")
         elif isinstance(value, Mapping) and key != "ratios":
             print_part(key, value, depth + 1)
         elif key != "ratios":
