@@ -113,12 +113,14 @@ def train(
     Raises
     ------
     NotFiniteError : loss or gradient is NaN or infinite; names the step.
-    ArtifactError : the checkpoint is of another run. UnknownNameError : no such schedule or precision.
+    ArtifactError : the checkpoint is of another run. InputError : no stimuli, or no epochs. UnknownNameError : no such schedule or precision.
     Cancelled : `stop` answered True; the checkpoint, if asked for, holds the last step.
     """
     factor = _schedule(schedule, stream.steps, epochs, step_epochs)
     if not len(stream) or not len(validate[0]):
         raise InputError("no stimuli to train on, or none to choose the epoch by", remedy="Give more stimuli")
+    if min(epochs, step_epochs) < 1:
+        raise InputError(f"{epochs} epochs, step_epochs {step_epochs}", where="training", remedy="Give at least 1")
     settings = {
         "epochs": epochs,
         "learning_rate": learning_rate,

@@ -328,6 +328,9 @@ def test_wrong_names_and_empty_parts_are_refused(data: Data) -> None:
         data.train(network(), schedule="linear")
     with pytest.raises(UnknownNameError, match="bf16"):
         data.train(network(), precision="fp16")
+    for options in ({"epochs": 0}, {"step_epochs": 0}):
+        with pytest.raises(InputError, match="at least 1"):
+            data.train(network(), **options)
     none = np.arange(0)
     with pytest.raises(InputError, match="no stimuli"):
         train(network(), data.stream(none), data.Y[:0], (data.stream(none), data.Y[:0]), epochs=1, device=CPU)
