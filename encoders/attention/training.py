@@ -113,7 +113,8 @@ def train(
     Raises
     ------
     NotFiniteError : loss or gradient is NaN or infinite; names the step.
-    ArtifactError : the checkpoint is of another run. InputError : no stimuli, or no epochs. UnknownNameError : no such schedule or precision.
+    InputError : no stimuli, or no epochs. UnknownNameError : no such schedule or precision.
+    ArtifactError : the checkpoint is of another run.
     Cancelled : `stop` answered True; the checkpoint, if asked for, holds the last step.
     """
     factor = _schedule(schedule, stream.steps, epochs, step_epochs)
