@@ -145,7 +145,6 @@ class TransformerEncoder(Encoder):
         ShapeError, InputError : features that are no tokens, or tokens without a grid.
         MismatchedIdsError : a stimulus without features.
         NotFiniteError : names the first presentation and neuroid with NaN or infinity.
-        EmptyROIError : an ROI without neuroids.
         LeakageError : a stimulus of `validation` is in `recording`.
         ArtifactError : the checkpoint is of other data or other settings.
         Cancelled : `stop` answered True; with `checkpoints`, fit again to go on.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,16 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from recordings.errors import InputError
+from recordings.errors import InputError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
 
 from ..features import Features
+from .contributions import contributions
 from .encoder import TransformerEncoder
 from .gaussian import fit_gaussians
 from .modules import Attention, GaussianField
 from .predictor import Predictor
+from .queries import Regions
 
 Batch = tuple[list[Tensor], Tensor | None]
 _WEIGHT_BYTES = 128 * 2**20
@@ -30,23 +33,27 @@ def receptive_fields(
     features: Features | Mapping[str, Features] | None = None,
     stimulus_ids: Sequence[str] | None = None,
     *,
+    by: Literal["contribution", "attention"] = "contribution",
     radius: float = 1.0,
     runs: ArrayLike | None = None,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
 ) -> pd.DataFrame:
-    """Centre and size of each query's receptive field.
+    """Centre and size of the receptive field of each neuroid, or of each query.
 
-    Of the routing "gaussian" they are the fitted parameters; of the others, those of a Gaussian on an even floor
-    (`fit_gaussians`) fitted to the map, which for attention is the mean over pictures and heads, so that attention
-    that follows its object counts as a wide field. Sizes include the receptive field of a token itself.
+    They are those of a Gaussian on an even floor (`fit_gaussians`) fitted to a map of the picture. By "contribution"
+    each neuroid has a map, whatever it shares its query with: the variance over pictures of what each place adds to
+    its response (`contributions`). By "attention" each query has one: attention averaged over pictures and heads, so
+    that attention that follows its object counts as a wide field. Of the routing "gaussian" they are the fitted
+    parameters. Sizes include the receptive field of a token itself.
 
     A column becomes a map of the brain by ``recording.to_gifti(table["eccentricity"])`` or ``to_nifti``, where each
     neuroid has a query; of regions, by ``table["eccentricity"].to_numpy()[encoder.regions_.index]``.
 
     Parameters
     ----------
-    features, stimulus_ids : pictures over which attention is averaged, by default all; static maps need none.
+    features, stimulus_ids : pictures to look at, by default all. The routing "gaussian" needs none, nor do static maps
+        by "attention".
     radius : from the picture's centre to its border in degrees of visual angle, such as 4.2 in NSD; 1 leaves units of
         half the image.
     runs : see `TransformerEncoder.predict`.
@@ -54,32 +61,39 @@ def receptive_fields(
 
     Returns
     -------
-    One row a query: neuroid_id, or region; x (right), y (up), sigma, eccentricity, in the units of `radius`;
-    polar_angle, degrees counter-clockwise from the right; floor and r2, see `fit_gaussians`. NaN for a flat map.
+    One row a neuroid, or a query: neuroid_id, or region; x (right), y (up), sigma, eccentricity, in the units of
+    `radius`; polar_angle, degrees counter-clockwise from the right; floor and r2, see `fit_gaussians`. NaN for a
+    flat map.
 
     Raises
     ------
-    InputError : attention, and no features. ArtifactError : other features than in the fit.
+    InputError : no features where they are needed. UnknownNameError : no such `by`.
+    ArtifactError : other features than in the fit.
     """
+    if by not in ("contribution", "attention"):
+        raise UnknownNameError(f"no receptive fields by {by!r}", remedy="There are: contribution, attention")
     module, device = encoder._ready()
-    names = encoder.recording_["neuroid_ids"] if module.by_neuroid else list(encoder.regions_.names)
+    of_neuroids = module.by_neuroid or by == "contribution"
+    names = encoder.recording_["neuroid_ids"] if of_neuroids else list(encoder.regions_.names)
     if isinstance(module.routing, GaussianField):
         table = _fields(module.routing)
+    elif by == "attention" and not isinstance(module.routing, Attention):
+        table = _fitted(module.routing.maps().detach().cpu().numpy().reshape(-1, *module.grid), on_event, stop)
     else:
-        if isinstance(module.routing, Attention):
-            if features is None:
-                raise InputError("attention depends on pictures", where="features", remedy="Give features of some")
-            n_pictures = len(encoder._checked(features)[0]) if stimulus_ids is None else len(stimulus_ids)
-            batches = encoder._batches(features, stimulus_ids, runs, device)
-            reported = _reported(batches, -(-n_pictures // encoder.batch_size), on_event, stop)
+        if features is None:
+            raise InputError("the fields depend on pictures", where="features", remedy="Give features of some")
+        n_pictures = len(encoder._checked(features)[0]) if stimulus_ids is None else len(stimulus_ids)
+        batches = encoder._batches(features, stimulus_ids, runs, device)
+        reported = _reported(batches, -(-n_pictures // encoder.batch_size), on_event, stop)
+        if by == "attention":
             maps = _mean_attention(module, reported, len(names), encoder.n_heads)
         else:
-            maps = module.routing.maps().detach().cpu().numpy()
+            maps = _contribution_variance(module, encoder.regions_, reported, len(names), encoder.n_heads)
         table = _fitted(maps.reshape(-1, *module.grid), on_event, stop)
     place = radius * table[["x", "y"]].to_numpy()
     return pd.DataFrame(
         {
-            "neuroid_id" if module.by_neuroid else "region": names,
+            "neuroid_id" if of_neuroids else "region": names,
             "x": place[:, 0],
             "y": place[:, 1],
             "sigma": radius * table["sigma"],
@@ -112,6 +126,26 @@ def _mean_attention(module: Predictor, batches: Iterator[Batch], n_queries: int,
                 total[queries] += (weights if rows is None else weights[rows]).sum(0).cpu().numpy()
             seen += len(memory[0]) if rows is None else int(rows.sum())
     return total / max(seen, 1)
+
+
+@torch.inference_mode()
+def _contribution_variance(
+    module: Predictor, regions: Regions, batches: Iterator[Batch], n_neuroids: int, n_heads: int
+) -> np.ndarray:
+    """Variance over pictures of what each place adds to each neuroid, (neuroid, place) float32, summing to 1."""
+    total, square = np.zeros((2, n_neuroids, math.prod(module.grid)), np.float32)
+    groups = [np.arange(n_neuroids)] if module.by_neuroid else [regions.members(q) for q in range(len(regions.names))]
+    seen = 0
+    for tokens, shown in batches:
+        for group in groups:
+            for part in _blocks(len(group), (tokens[0],), n_heads, total.shape[1]):
+                members = group[part]
+                added = contributions(module, regions, tokens, torch.as_tensor(members), shown).cpu().numpy()
+                total[members] += added.sum(0)
+                square[members] += (added**2).sum(0)
+        seen += len(added)
+    variance = (square / max(seen, 1) - (total / max(seen, 1)) ** 2).clip(0)
+    return variance / variance.sum(1, keepdims=True).clip(1e-30)
 
 
 def _reported(batches: Iterable[Batch], total: int, on_event: OnEvent | None, stop: Stop | None) -> Iterator[Batch]:

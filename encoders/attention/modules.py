@@ -94,13 +94,31 @@ class Attention(nn.Module):
 
     def gather(self, memory: tuple[Tensor, ...], queries: slice = slice(None)) -> Tensor:
         """What the given queries gather, (B, query, d)."""
-        return self._run(memory, queries)[0]
+        return self.norm(self._run(memory, queries)[0])
 
     def weights(self, memory: tuple[Tensor, ...], queries: slice = slice(None)) -> Tensor:
         """Attention of the last layer, (B, query, head, T), summing to 1 over tokens."""
         return self._run(memory, queries, last_weights=True)[1]
 
-    def _run(self, memory: tuple[Tensor, ...], queries: slice, last_weights: bool = False) -> tuple[Tensor, Tensor]:
+    def contributions(self, memory: tuple[Tensor, ...], queries: Tensor, read: Tensor) -> Tensor:
+        """What each token adds to what is read with weights `read` (v, d) from queries (v,) or (1,); (B, v, T).
+
+        Through the last layer's values, output projection and final norm, without its feed-forward layer.
+        """
+        hidden, attention = self._run(memory, queries, last_weights=True)
+        layer = self._decoder[-1]
+        values = self._split(layer.value(memory[0])) if self.fold_keys else memory[2 * len(self.layers) - 1]
+        through_norm = read * self.norm.weight
+        through_norm = through_norm - through_norm.mean(1, keepdim=True)
+        of_value = (through_norm @ layer.out.weight).unflatten(1, (self.n_heads, -1))
+        scale = (hidden.var(-1, unbiased=False) + self.norm.eps).sqrt()
+        added = torch.einsum("bhte,vhe,bvht->bvt", values, of_value, attention.expand(-1, len(read), -1, -1))
+        return added / scale[..., None]
+
+    def _run(
+        self, memory: tuple[Tensor, ...], queries: slice | Tensor, last_weights: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """What queries have gathered before the final norm, and the last layer's attention if asked for."""
         asked = self.query[queries]
         memory, mask = (memory[:-1], memory[-1][:, None, None]) if memory[-1].dtype == torch.bool else (memory, None)
         gathered, seen = None, asked.new_empty(0)
@@ -117,7 +135,7 @@ class Attention(nn.Module):
                     seen = _softmax(query @ key.mT / math.sqrt(query.shape[-1]), mask).transpose(1, 2)
             gathered = layer(found, gathered)
         assert gathered is not None
-        return self.norm(gathered), seen
+        return gathered, seen
 
     def _folded(
         self, layer: _DecoderLayer, query: Tensor, tokens: Tensor, mask: Tensor | None
@@ -185,7 +203,7 @@ class SpatialMap(nn.Module):
         self.channels = channels
         self.logits = nn.Parameter(torch.zeros(n_queries, math.prod(grid)))
 
-    def maps(self, queries: slice = slice(None)) -> Tensor:
+    def maps(self, queries: slice | Tensor = slice(None)) -> Tensor:
         """(query, T), summing to 1 over tokens."""
         return (_MAP_GAIN * self.logits[queries]).softmax(-1)
 
@@ -214,15 +232,16 @@ class GaussianField(SpatialMap):
         nn.Module.__init__(self)
         self.channels = channels
         self.place = nn.Parameter(torch.zeros(n_queries, 2))
-        self.extent = nn.Parameter(torch.full((n_queries,), -1.0 / _PLACE_GAIN))
+        # Wide fields first: a narrow one that starts far from its place has no slope to follow.
+        self.extent = nn.Parameter(torch.full((n_queries,), 0.6 / _PLACE_GAIN))
         self.register_buffer("centres", torch.as_tensor(token_centres(grid)), persistent=False)
 
-    def fields(self, queries: slice = slice(None)) -> tuple[Tensor, Tensor]:
+    def fields(self, queries: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
         """Centres (query, 2) and standard deviations (query,)."""
         bounded = torch.sigmoid(_PLACE_GAIN * self.extent[queries])
         return _PLACE_GAIN * self.place[queries], _SMALLEST * (_LARGEST / _SMALLEST) ** bounded
 
-    def maps(self, queries: slice = slice(None)) -> Tensor:
+    def maps(self, queries: slice | Tensor = slice(None)) -> Tensor:
         centre, sigma = self.fields(queries)
         square = (centre[:, None] - self.centres).square().sum(-1)
         return (-0.5 * square / sigma[:, None] ** 2).softmax(-1)

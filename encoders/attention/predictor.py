@@ -113,6 +113,12 @@ class Predictor(nn.Module):
             return self.readout(self.gather(memory, neuroids), neuroids)
         return self.readout(self.gather(memory))[:, neuroids]
 
+    def read_weights(self, neuroids: Tensor) -> Tensor:
+        """Read-out weights of some neuroids, (v, d)."""
+        if isinstance(self.readout, DiagonalReadout):
+            return self.readout.weight[neuroids]
+        return self.readout.weight[self.readout.inverse[neuroids]]
+
     def weights(self, tokens: Sequence[Tensor], queries: slice = slice(None), shown: Tensor | None = None) -> Tensor:
         """How queries weigh places, (B, [delay,] query, head, *grid), summing to 1 over the grid."""
         memory = self.memory(tokens, shown)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from encoders import Features
+from encoders.attention.contributions import contributions
 from encoders.attention.controls import (
     permute_tokens,
     with_swapped_queries,
@@ -73,7 +74,7 @@ def attending() -> tuple[TransformerEncoder, Features, Recording]:
 @pytest.mark.parametrize("routing", ["gaussian", "spatial", "spatial_roi"])
 def test_planted_receptive_fields_are_read(routing: str) -> None:
     encoder = with_planted_fields(routing)
-    table = receptive_fields(encoder)
+    table = receptive_fields(encoder, by="attention")
     np.testing.assert_allclose(table[["x", "y"]], FIELDS, atol=1e-3)
     if routing != "gaussian":
         np.testing.assert_allclose(table["sigma"], 0.3, atol=1e-3)
@@ -82,7 +83,7 @@ def test_planted_receptive_fields_are_read(routing: str) -> None:
     np.testing.assert_allclose(table["polar_angle"], [135, 21.8, -90], atol=0.2)
     names = list(encoder.regions_.names) if routing == "spatial_roi" else ["n0", "n1", "n2"]
     assert table.iloc[:, 0].tolist() == names
-    degrees = receptive_fields(encoder, radius=4.2)
+    degrees = receptive_fields(encoder, by="attention", radius=4.2)
     np.testing.assert_allclose(degrees[["x", "sigma"]], 4.2 * table[["x", "sigma"]])
     np.testing.assert_allclose(degrees["polar_angle"], table["polar_angle"])
 
@@ -93,11 +94,27 @@ def test_fields_of_attention_are_those_of_the_mean_map(
     encoder, features, _ = attending
     chosen = [f"s{i}" for i in range(50)]
     monkeypatch.setattr("encoders.attention.fields._WEIGHT_BYTES", 1)
-    table = receptive_fields(encoder, features, chosen).set_index("region")
+    table = receptive_fields(encoder, features, chosen, by="attention").set_index("region")
     expected = encoder.attention(features, chosen).centre_and_spread()
     np.testing.assert_allclose(table[["x", "y", "sigma"]], expected[["x", "y", "sigma"]], atol=1e-3)
-    with pytest.raises(InputError, match="depends on pictures"):
+    with pytest.raises(InputError, match="depend on pictures"):
         receptive_fields(encoder)
+    with pytest.raises(UnknownNameError, match="no receptive fields by"):
+        receptive_fields(encoder, features, by="magic")
+
+
+@pytest.mark.parametrize("routing", ["roi", "vertex"])
+def test_each_neuroid_has_a_field_where_it_reads_from(routing: str) -> None:
+    encoder, features, _ = fitted(routing, hidden=16, n_heads=2, feedforward=0)
+    ids, neuroids = list(features.stimulus_ids[:40]), encoder.recording_["neuroid_ids"]
+    table = receptive_fields(encoder, features, ids)
+    assert table["neuroid_id"].tolist() == neuroids
+    with torch.inference_mode():
+        x = torch.as_tensor(features.read(features.rows(ids)))
+        parts = [contributions(encoder.module_, encoder.regions_, [x], torch.tensor([v])) for v in range(len(neuroids))]
+    variance = torch.cat(parts, 1).var(0, unbiased=False).numpy()
+    expected = fit_gaussians((variance / variance.sum(1, keepdims=True)).reshape(-1, SIDE, SIDE))
+    np.testing.assert_allclose(table[["x", "y", "sigma"]], expected[["x", "y", "sigma"]], atol=2e-2)
 
 
 def test_heads_can_be_kept_apart(attending: tuple[TransformerEncoder, Features, Recording]) -> None:
@@ -115,7 +132,7 @@ def test_moments_before_a_run_do_not_count() -> None:
     encoder = TransformerEncoder("vertex", delays=[0, 1, 2], hidden=4, n_heads=1, epochs=1, device="cpu")
     encoder.fit(features, recording)
     chosen = [f"s{i}" for i in range(5)]
-    table = receptive_fields(encoder, features, chosen, runs=np.zeros(5, int))
+    table = receptive_fields(encoder, features, chosen, by="attention", runs=np.zeros(5, int))
     module = encoder.module_
     seen = [0, 1, 2, 3, 4, 0, 1, 2, 3, 0, 1, 2]
     with torch.inference_mode():

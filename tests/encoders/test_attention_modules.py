@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from encoders.attention.contributions import contributions
 from encoders.attention.modules import Attention, GaussianField, SpatialMap
 from encoders.attention.position import sine_position, token_centres
 from encoders.attention.predictor import Predictor, Shape, average_to
@@ -156,3 +157,25 @@ def test_what_no_run_has_shown_has_no_part_in_the_prediction(haemodynamics: str)
 def test_delayed_rows_never_reach_into_another_run() -> None:
     rows = delayed_rows(np.array([7, 8, 9, 4, 5]), (0, 1), np.array([0, 0, 0, 1, 1]))
     assert rows.tolist() == [[7, -1], [8, 7], [9, 8], [4, -1], [5, 4]]
+
+
+@pytest.mark.parametrize("routing", ["roi", "vertex", "spatial", "spatial_roi", "gaussian"])
+@pytest.mark.parametrize("fold_keys", [False, True])
+def test_contributions_of_all_places_add_up_to_the_response(routing: str, fold_keys: bool) -> None:
+    regions = Regions(("V1", "V2"), np.array([0, 1, 1, 0]))
+    options = {"hidden": HIDDEN, "n_heads": HEADS, "feedforward": 0, "fold_keys": fold_keys}
+    torch.manual_seed(0)
+    module = Predictor([Shape(CHANNELS, GRID)], regions, routing, **options).eval()
+    x, neuroids = tokens(), torch.tensor([1, 2])
+    module.routing.requires_grad_(False)
+    for parameter in module.parameters():
+        if parameter.ndim > 1 and routing != "roi":
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+    if hasattr(module.routing, "layers"):
+        # Without the constant parts, nothing but places adds to the response.
+        for name, parameter in module.routing.named_parameters():
+            if name.endswith("bias"):
+                parameter.data.zero_()
+    added = contributions(module, regions, [x], neuroids)
+    assert added.shape == (3, 2, 16)
+    torch.testing.assert_close(added.sum(-1), module([x])[:, neuroids], rtol=1e-4, atol=1e-5)
