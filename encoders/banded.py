@@ -25,7 +25,7 @@ class BandedRidgeEncoder(LinearEncoder):
 
     Parameters
     ----------
-    alphas, cv, solver, scoring, standardise, delays, group_by, device : as in `RidgeEncoder`.
+    alphas, cv, solver, scoring, standardise, delays, group_by, device, pool : as in `RidgeEncoder`.
     n_draws : random draws of band weights to try.
     seed : of the draws.
 
@@ -46,8 +46,9 @@ class BandedRidgeEncoder(LinearEncoder):
         device: str = "cpu",
         n_draws: int = 100,
         seed: int = 0,
+        pool: bool = False,
     ) -> None:
-        super().__init__(alphas, cv, solver, scoring, standardise, delays, group_by, device)
+        super().__init__(alphas, cv, solver, scoring, standardise, delays, group_by, device, pool)
         self.n_draws = n_draws
         self.seed = seed
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from recordings.errors import ArtifactError, InputError
+from recordings.errors import ArtifactError, InputError, ShapeError
 
 from .features import Features
 from .solvers import delay
 
 _COLUMNS = 2048
+_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Band:
     source : uri and layer, for the reader.
     mean, scale : (n_features,) float32, learnt on the training presentations.
     delays : samples by which copies are shifted; empty for none.
+    pool : whether tokens are averaged, not laid side by side.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Band:
     mean: np.ndarray
     scale: np.ndarray
     delays: tuple[int, ...]
+    pool: bool = False
 
     def design(
         self, features: Features, stimulus_ids: Sequence[str] | np.ndarray, runs: np.ndarray | None
@@ -52,7 +55,7 @@ class Band:
                 where=f"band {self.name}" if self.name else None,
                 remedy="Extract them with the same model, layer, read-out and preprocessing",
             )
-        return self.apply(read_flat(features, stimulus_ids), runs)
+        return self.apply(read_flat(features, stimulus_ids, self.pool), runs)
 
     def apply(self, X: np.ndarray, runs: np.ndarray | None) -> np.ndarray:
         """The columns of raw features, (n, n_features) float32, which are overwritten."""
@@ -62,7 +65,14 @@ class Band:
 
 
 def fit_band(
-    name: str, features: Features, X: np.ndarray, *, standardise: bool, share: bool, delays: tuple[int, ...]
+    name: str,
+    features: Features,
+    X: np.ndarray,
+    *,
+    standardise: bool,
+    share: bool,
+    delays: tuple[int, ...],
+    pool: bool = False,
 ) -> Band:
     """Learn a band's mean and scale from the features of the training presentations, X (n, n_features).
 
@@ -70,13 +80,14 @@ def fit_band(
     ----------
     standardise : scale features to unit variance; constant ones keep their scale.
     share : divide by the root of the number of columns as well, so that bands of different widths start out alike.
+    pool : whether X holds averages over tokens.
     """
     mean = X.mean(0, dtype=np.float64).astype(np.float32)
     scale = _spread(X) if standardise else np.ones_like(mean)
     if share:
         scale *= np.float32(np.sqrt(len(mean) * max(len(delays), 1)))
     source = " ".join(str(features.attrs[key]) for key in ("uri", "layer") if key in features.attrs)
-    return Band(name, features.fingerprint(), source, mean, scale, delays)
+    return Band(name, features.fingerprint(), source, mean, scale, delays, pool)
 
 
 def named(features: Features | Mapping[str, Features]) -> dict[str, Features]:
@@ -87,10 +98,29 @@ def named(features: Features | Mapping[str, Features]) -> dict[str, Features]:
     return bands
 
 
-def read_flat(features: Features, stimulus_ids: Sequence[str] | np.ndarray) -> np.ndarray:
-    """Features of a sequence of stimuli, tokens or times laid side by side, a fresh (n, n_features) float32 array."""
+def read_flat(features: Features, stimulus_ids: Sequence[str] | np.ndarray, pool: bool = False) -> np.ndarray:
+    """Features of a sequence of stimuli, a fresh (n, n_features) float32 array.
+
+    Tokens or times are laid side by side, or with `pool` averaged.
+
+    Raises
+    ------
+    ShapeError : there are no tokens to average. MismatchedIdsError : a stimulus has no features.
+    """
+    if pool and len(features.shape) != 3:
+        raise ShapeError(
+            f"features of shape {features.shape} have no tokens to average",
+            where="pool",
+            remedy="Extract with readout='tokens' (--readout tokens)",
+        )
     unique, position = np.unique(features.rows([str(i) for i in stimulus_ids]), return_inverse=True)
-    values = features.read(unique)
+    if pool:
+        # All tokens of all stimuli need not fit in memory.
+        values = np.empty((len(unique), features.shape[2]), np.float32)
+        for start in range(0, len(unique), _ROWS):
+            values[start : start + _ROWS] = features.read(unique[start : start + _ROWS]).mean(1)
+    else:
+        values = features.read(unique)
     return values.reshape(len(unique), -1).astype(np.float32, copy=False)[position]
 
 
@@ -108,5 +138,9 @@ def _spread(X: np.ndarray) -> np.ndarray:
 def to_config(band: Band) -> dict[str, Any]:
     """What of a band is text and numbers."""
     return {
-        "name": band.name, "fingerprint": band.fingerprint, "source": band.source, "delays": list(band.delays)
-    }  # fmt: skip
+        "name": band.name,
+        "fingerprint": band.fingerprint,
+        "source": band.source,
+        "delays": list(band.delays),
+        "pool": band.pool,
+    }

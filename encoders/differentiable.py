@@ -47,7 +47,13 @@ def _linear(encoder: LinearEncoder, weights: np.ndarray) -> Callable[..., Tensor
     mean = np.concatenate([band.mean for band in encoder.bands_])
     offset = float(weights @ encoder.intercept_ - mean @ direction)
     slope = torch.as_tensor(direction, dtype=torch.float32, device=device_of(encoder))
-    return lambda *features: torch.cat([f.flatten(1) for f in features], 1) @ slope + offset
+    pooled = [band.pool for band in encoder.bands_]
+
+    def respond(*features: Tensor) -> Tensor:
+        parts = [f.mean(1) if pool else f.flatten(1) for f, pool in zip(features, pooled, strict=True)]
+        return torch.cat(parts, 1) @ slope + offset
+
+    return respond
 
 
 def _transformer(encoder: TransformerEncoder, weights: np.ndarray) -> Callable[..., Tensor]:

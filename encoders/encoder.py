@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from recordings import Recording, Score, score_predictions
-from recordings.artifacts import Artifact, check_neuroids
-from recordings.errors import InputError, LeakageError
+from recordings.artifacts import Artifact, check_neuroids, read_config
+from recordings.errors import ArtifactError, InputError, LeakageError
 
 from .features import Features
 from .responses import run_labels, without_nuisance
@@ -90,19 +91,45 @@ class Encoder(Artifact):
         ------
         LeakageError : a stimulus of the recording was in the fit. ArtifactError : other neuroids than in the fit.
         """
+        self.check_unseen(recording)
+        test = without_nuisance(recording, nuisance, self.nuisance_mean_, self.nuisance_coef_)
+        repeated = len(set(test.stimulus_ids)) < len(test)
+        return test.average_repetitions() if repeated and not self.delays else test
+
+    def check_unseen(self, recording: Recording) -> None:
+        """Raise `LeakageError` if a stimulus was in the fit, `ArtifactError` if the neuroids are others."""
         self._check_fitted()
         check_neuroids(self.recording_, recording)
-        ids = recording.stimulus_ids.astype(str)
-        seen = np.intersect1d(self.stimulus_ids_, ids)
+        seen = np.intersect1d(self.stimulus_ids_, recording.stimulus_ids.astype(str))
         if len(seen):
             raise LeakageError(
                 f"stimulus {seen[0]!s} was in the fit ({len(seen)} in all)",
                 where="recording",
                 remedy="Score on stimuli held out by split_by_stimulus",
             )
-        test = without_nuisance(recording, nuisance, self.nuisance_mean_, self.nuisance_coef_)
-        return test.average_repetitions() if len(set(ids)) < len(ids) and not self.delays else test
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "recording_"):
             raise InputError("the encoder is not fitted", remedy="Call fit, or load one with from_pretrained")
+
+
+def load_encoder(path: str | PathLike[str]) -> Encoder:
+    """A fitted encoder of any kind, from the folder that ``save_pretrained`` wrote.
+
+    Raises
+    ------
+    ArtifactError : no encoder there.
+    """
+    kind = read_config(path).get("kind")
+    kinds = {encoder.__name__: encoder for encoder in _kinds(Encoder)}
+    if kind not in kinds:
+        raise ArtifactError(
+            f"holds a {kind}, not an encoder", where=path, remedy="Give what `penfield encode fit` wrote"
+        )
+    return kinds[kind].from_pretrained(str(path))
+
+
+def _kinds(base: type[Encoder]) -> Iterator[type[Encoder]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)

@@ -65,6 +65,7 @@ class LinearEncoder(Encoder):
         delays: Sequence[int] | None,
         group_by: str | None,
         device: str,
+        pool: bool,
     ) -> None:
         self.alphas = alphas
         self.cv = cv
@@ -74,6 +75,7 @@ class LinearEncoder(Encoder):
         self.delays = delays
         self.group_by = group_by
         self.device = device
+        self.pool = pool
 
     def _solve(self, Xs: list[np.ndarray], Y: ArrayLike2D, **options: Any) -> RidgeFit:
         raise NotImplementedError
@@ -94,8 +96,8 @@ class LinearEncoder(Encoder):
 
         Parameters
         ----------
-        features : of at least the stimuli that the recording shows; tokens or times are laid side by side. A mapping
-            gives several bands by name.
+        features : of at least the stimuli that the recording shows; tokens or times are laid side by side, or averaged
+            with `pool`. A mapping gives several bands by name.
         recording : training responses, (presentation, neuroid). Averaging repetitions beforehand is faster.
         nuisance : (presentation, q), regressors such as head motion or drift, fitted without penalty.
         weights_path : write weights to this .npy file, memory-mapped, for weights that do not fit in memory.
@@ -103,7 +105,7 @@ class LinearEncoder(Encoder):
 
         Raises
         ------
-        MismatchedIdsError : a stimulus without features.
+        MismatchedIdsError : a stimulus without features. ShapeError : `pool`, and features without tokens.
         NotFiniteError : names the first neuroid, or feature, with NaN or infinite values.
         RepetitionError : fewer than two stimuli.
         LeakageError : a fold that would show one stimulus on both sides.
@@ -145,8 +147,9 @@ class LinearEncoder(Encoder):
         delays, share = tuple(self.delays or ()), self._bands_share_scale
         bands, designs = [], []
         for name, space in spaces.items():
-            X = read_flat(space, ids)
-            bands.append(fit_band(name, space, X, standardise=self.standardise, share=share, delays=delays))
+            X = read_flat(space, ids, self.pool)
+            how: dict[str, Any] = {"share": share, "delays": delays, "pool": self.pool}
+            bands.append(fit_band(name, space, X, standardise=self.standardise, **how))
             designs.append(bands[-1].apply(X, runs))
         return bands, designs
 
@@ -247,6 +250,7 @@ class LinearEncoder(Encoder):
             "delays": None if self.delays is None else [int(d) for d in self.delays],
             "group_by": self.group_by,
             "device": self.device,
+            "pool": self.pool,
         }
 
     def _config(self) -> dict[str, Any]:

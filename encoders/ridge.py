@@ -27,6 +27,7 @@ class RidgeEncoder(LinearEncoder):
     delays : shifts in samples for time series (a finite impulse response), within runs.
     group_by : presentation coordinate that folds keep together; "stimulus_id", or with delays "run", by default.
     device : torch device of the fit.
+    pool : average tokens instead of laying them side by side.
 
     See `encoders.solvers.ridge_cv` for the equations.
     """
@@ -41,8 +42,9 @@ class RidgeEncoder(LinearEncoder):
         delays: Sequence[int] | None = None,
         group_by: str | None = None,
         device: str = "cpu",
+        pool: bool = False,
     ) -> None:
-        super().__init__(alphas, cv, solver, scoring, standardise, delays, group_by, device)
+        super().__init__(alphas, cv, solver, scoring, standardise, delays, group_by, device, pool)
 
     def _solve(self, Xs: list[np.ndarray], Y: ArrayLike2D, **options: Any) -> RidgeFit:
         return ridge_cv(np.hstack(Xs) if len(Xs) > 1 else Xs[0], Y, **options)

@@ -27,7 +27,8 @@ class Artifact(ModelHubMixin):
     """Base of all fitted models: ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` of huggingface_hub.
 
     A subclass says what it consists of: `_config` (JSON values), `_tensors` (arrays), and how to build itself from
-    these in `_restore`. Optional `_card` adds lines to the model card.
+    these in `_restore`. Optional `_card` adds lines to the model card. A model that consists of others writes and reads
+    their folders in `_write` and `_read`.
     """
 
     def _config(self) -> dict[str, Any]:
@@ -43,15 +44,22 @@ class Artifact(ModelHubMixin):
     def _card(self) -> str:
         return ""
 
+    def _write(self, folder: Path) -> None:
+        save_artifact(folder, type(self).__name__, self._config(), self._tensors(), self._card())
+
+    @classmethod
+    def _read(cls, folder: Path) -> Self:
+        return cls._restore(*load_artifact(folder, cls.__name__))
+
     def save_pretrained(self, save_directory: str | PathLike[str], *, overwrite: bool = False, **kwargs: Any) -> None:
         """Write the model to a folder, whole or not at all."""
         with atomic_path(save_directory, overwrite=overwrite) as part:
-            save_artifact(part, type(self).__name__, self._config(), self._tensors(), self._card())
+            self._write(part)
         if kwargs.pop("push_to_hub", False):
             self.push_to_hub(kwargs.pop("repo_id", Path(save_directory).name), **kwargs)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_artifact(save_directory, type(self).__name__, self._config(), self._tensors(), self._card())
+        self._write(save_directory)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> Self:
@@ -61,8 +69,7 @@ class Artifact(ModelHubMixin):
 
             hub = ("revision", "cache_dir", "force_download", "local_files_only", "token")
             folder = Path(snapshot_download(model_id, **{k: kwargs[k] for k in hub if k in kwargs}))
-        config, tensors = load_artifact(folder, cls.__name__)
-        return cls._restore(config, tensors)
+        return cls._read(folder)
 
 
 def save_artifact(
