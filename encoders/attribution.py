@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from recordings.errors import ShapeError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
 from recordings.statistics import correlate
 
+from .bands import named
 from .differentiable import Neuroids, device_of, indicator, means_of, spaces_of, summed_response
 from .encoder import Encoder
+from .ensemble import Ensemble
 from .features import Features
 
 Baseline = Literal["mean", "zero"]
+# Points on the line that are computed at a time.
+_TOGETHER = 16
 
 
 def integrated_gradients(
@@ -42,8 +46,9 @@ def integrated_gradients(
 
     Parameters
     ----------
-    encoder : fitted, of `encoders`; without delays.
-    features : of the fit's feature spaces.
+    encoder : fitted, of `encoders`; without delays. Of an ensemble, members' attributions add up with its weights,
+        each from its own baseline.
+    features : of the fit's feature spaces; of an ensemble's members, what all of them read.
     stimulus_ids : by default all that the (first) features have.
     neuroids : positions, a slice or a boolean array.
     baseline : "mean", what the encoder has learnt to be the mean of a feature (of a channel, for tokens); or "zero".
@@ -58,22 +63,44 @@ def integrated_gradients(
     ------
     ArtifactError : other features than in the fit. InputError : an encoder with delays, or no neuroid.
     """
-    spaces = spaces_of(encoder, features)
-    device, first = device_of(encoder), next(iter(spaces.values()))
+    watched: dict[str, Any] = {"baseline": baseline, "n_steps": n_steps, "on_event": on_event, "stop": stop}
+    weights = indicator(encoder, neuroids)
+    first = next(iter(named(features).values()))
     ids = list(first.stimulus_ids) if stimulus_ids is None else list(map(str, stimulus_ids))
-    method = IntegratedGradients(summed_response(encoder, indicator(encoder, neuroids)))
+    if isinstance(encoder, Ensemble):
+        members = zip(encoder.members.values(), encoder.weights_ * weights, strict=True)
+        parts = [_integrated(member, features, ids, own, **watched) for member, own in members]
+        found = {name: np.sum([part[name] for part in parts], 0) for name in parts[0]}
+    else:
+        found = _integrated(encoder, features, ids, weights, **watched)
+    return found if isinstance(features, Mapping) else found[""]
+
+
+def _integrated(
+    encoder: Encoder,
+    features: Features | Mapping[str, Features],
+    stimulus_ids: Sequence[str],
+    weights: np.ndarray,
+    *,
+    baseline: Baseline,
+    n_steps: int,
+    on_event: OnEvent | None,
+    stop: Stop | None,
+) -> dict[str, np.ndarray]:
+    spaces, device = spaces_of(encoder, features), device_of(encoder)
+    method = IntegratedGradients(summed_response(encoder, weights))
     origin = tuple(
         _origin(mean, space.shape[1:], baseline).to(device)
         for mean, space in zip(means_of(encoder), spaces.values(), strict=True)
     )
-    out = {name: np.empty((len(ids), *space.shape[1:]), np.float32) for name, space in spaces.items()}
-    for number, stimulus_id in enumerate(ids):
-        report(on_event, stop, "attribute", number, len(ids))
+    out = {name: np.empty((len(stimulus_ids), *space.shape[1:]), np.float32) for name, space in spaces.items()}
+    for number, stimulus_id in enumerate(stimulus_ids):
+        report(on_event, stop, "attribute", number, len(stimulus_ids))
         shown = tuple(torch.as_tensor(s.read(s.rows([stimulus_id])), device=device).float() for s in spaces.values())
-        found = method.attribute(shown, origin, n_steps=n_steps, internal_batch_size=16)
+        found = method.attribute(shown, origin, n_steps=n_steps, internal_batch_size=_TOGETHER)
         for name, values in zip(out, found, strict=True):
             out[name][number] = values[0].detach().cpu().numpy()
-    return out if isinstance(features, Mapping) else out[next(iter(out))]
+    return out
 
 
 def by_place(attribution: np.ndarray, grid: Sequence[int]) -> np.ndarray:

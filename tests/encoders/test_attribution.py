@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from encoders import FeatureExtractor, Features, RidgeEncoder
 from encoders.attention.encoder import TransformerEncoder
 from encoders.attribution import agreement, by_place, deletion_curve, integrated_gradients
+from encoders.ensemble import Ensemble
 from encoders.features.backbone import Backbone
 from encoders.features.readouts import TokenLayout
 from encoders.grad_cam import grad_cam
@@ -110,6 +111,25 @@ def test_attention_and_attribution_agree_where_the_read_out_is_linear(rng: np.ra
         assert isinstance(found, np.ndarray)
         size = np.abs(by_place(found, GRID)).mean(0)
         assert agreement(attention[:1, [neuroid]], size[None, None])[0, 0] > 0.95
+
+
+def test_an_ensemble_adds_up_its_members(planted: tuple[Features, RidgeEncoder], rng: np.random.Generator) -> None:
+    features, first = planted
+    responses = driven_by(features.read(), PLANTED)
+    second = ridge(features, Recording(responses.values + rng.standard_normal((200, 3)), {"stimulus_id": ids(200)}))
+    unseen = tokens_of(rng, 30)
+    unseen = Features.from_arrays(unseen.read(), [f"t{i}" for i in range(30)], **features.attrs)
+    fresh = Recording(driven_by(unseen.read(), PLANTED).values, {"stimulus_id": list(unseen.stimulus_ids)})
+    members = {"first": first, "second": second}
+    ensemble = Ensemble(members, temperature=1).fit(unseen, fresh)
+    found = integrated_gradients(ensemble, features, ["s1"], [1], baseline="zero")
+    expected = sum(
+        weight[1] * m.coefficients()[:, 1] for weight, m in zip(ensemble.weights_, members.values(), strict=True)
+    )
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found[0].ravel(), features.read([1]).ravel() * expected, atol=1e-4)
+    with pytest.raises(InputError, match="its members"):
+        deletion_curve(ensemble, features, np.zeros((1, *GRID)), ["s1"])
 
 
 # Agreement and deletion ------------------------------------------------------------------------------------------
