@@ -315,12 +315,12 @@ def main() -> None:
         from transformer_accuracy import accuracy
 
         parts = {"accuracy": partial(accuracy, *((300, 1) if arguments.quick else ()))}
-    results = {}
+    results, origin = {}, provenance()
     print(f"{'seconds a step':<44}{'smallest':>10}{'median':>10}{'times faster':>20}")
     for name, part in parts.items():
         found = part()
         print_part(name, found)
-        results[name] = provenance() | found
+        results[name] = origin | found
     if out := arguments.out or (None if arguments.quick else RESULTS):
         out.parent.mkdir(parents=True, exist_ok=True)
         earlier = json.loads(out.read_text()) if out.exists() else {}
