@@ -24,6 +24,7 @@ from ..features import Features
 from ..features.extractor import torch_device
 from ..responses import run_labels
 from .maps import AttentionMaps
+from .position import CODES
 from .predictor import BY_NEUROID, ROUTINGS, Predictor, Shape
 from .queries import Regions
 from .refit import refit_readout
@@ -47,7 +48,8 @@ class TransformerEncoder(Encoder):
     routing : "roi", one query a region; "vertex", one a neuroid; "spatial_roi" and "spatial", one softmax map a region
         or neuroid; "gaussian", a receptive field a neuroid.
     hidden : d of queries, keys and values; by default the tokens' channels.
-    n_heads, n_layers, n_self_attention, feedforward, dropout, attention_dropout, fold_keys : see `Attention`.
+    n_heads, n_layers, n_self_attention, feedforward, dropout, attention_dropout, fold_keys, position : see
+        `Attention`.
     grid : (rows, columns) to which tokens are averaged first; fewer tokens are faster and blur receptive fields.
     delays, haemodynamics : samples by which stimuli are delayed, for time series; "fir" or "query", see `Predictor`.
     epochs, batch_size, learning_rate, weight_decay, schedule, step_epochs, clip, patience, precision : see `train`.
@@ -74,6 +76,7 @@ class TransformerEncoder(Encoder):
         dropout: float = 0.1,
         attention_dropout: float = 0.0,
         fold_keys: bool = False,
+        position: Literal["fourier", "sine"] = "fourier",
         grid: tuple[int, int] | None = None,
         delays: Sequence[int] | None = None,
         haemodynamics: Literal["fir", "query"] = "fir",
@@ -100,6 +103,7 @@ class TransformerEncoder(Encoder):
         self.dropout = dropout
         self.attention_dropout = attention_dropout
         self.fold_keys = fold_keys
+        self.position = position
         self.grid = grid
         self.delays = delays
         self.haemodynamics = haemodynamics
@@ -194,6 +198,8 @@ class TransformerEncoder(Encoder):
     def _check_parameters(self) -> None:
         if self.routing not in ROUTINGS:
             raise UnknownNameError(f"no routing {self.routing!r}", remedy=f"There are: {', '.join(ROUTINGS)}")
+        if self.position not in CODES:
+            raise UnknownNameError(f"no position code {self.position!r}", remedy=f"There are: {', '.join(CODES)}")
         if self.haemodynamics not in ("fir", "query"):
             raise UnknownNameError(f"no haemodynamics {self.haemodynamics!r}", remedy="There are: fir, query")
         if self.hidden and self.hidden % self.n_heads:
@@ -215,6 +221,7 @@ class TransformerEncoder(Encoder):
                 "dropout": self.dropout,
                 "attention_dropout": self.attention_dropout,
                 "fold_keys": self.fold_keys,
+                "position": self.position,
             }
         return Predictor(
             shapes,

@@ -8,20 +8,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+CODES = ("fourier", "sine")
 _TEMPERATURE = 10_000.0
 
 
-def sine_position(grid: tuple[int, ...], channels: int) -> Tensor:
+def position_code(kind: str, grid: tuple[int, ...], channels: int) -> Tensor:
     """Sine and cosine code of every place of a grid, (token, channels) float32, tokens in row-major order.
 
-    Each axis takes an equal, even share of the channels; what is left over is 0. Coordinates run from 0 to 2 pi along
-    an axis, as in DETR (Carion et al. 2020, section A.4), for any number of axes: time, rows, columns.
+    Each axis (time, rows, columns) takes an equal, even share of the channels; what is left over is 0.
+
+    Parameters
+    ----------
+    kind : "sine", as in DETR (Carion et al. 2020, section A.4): one cycle along an axis and slower ones, down to a ten
+        thousandth. "fourier": from half a cycle to the finest that the grid can show, so that a query can tell
+        neighbouring places apart.
     """
     share = channels // len(grid) // 2
-    frequency = _TEMPERATURE ** (-torch.arange(share) / max(share, 1))
     code = torch.zeros(*grid, channels)
     for axis, size in enumerate(grid):
-        angle = 2 * math.pi * (torch.arange(size) + 1)[:, None] / size * frequency
+        exponent = torch.linspace(0, 1, share)
+        cycles = _TEMPERATURE**-exponent if kind == "sine" else 0.5 * float(size) ** exponent
+        angle = 2 * math.pi * (torch.arange(size) + 0.5)[:, None] / size * cycles
         shape = [1] * len(grid) + [2 * share]
         shape[axis] = size
         code[..., 2 * share * axis : 2 * share * (axis + 1)] = torch.cat([angle.sin(), angle.cos()], 1).reshape(shape)

@@ -49,7 +49,7 @@ class Predictor(nn.Module):
         grid: tuple[int, int] | None = None,
         n_delays: int = 0,
         haemodynamics: str = "fir",
-        **attention: int | float | bool,
+        **attention: int | float | bool | str,
     ) -> None:
         super().__init__()
         self.sources, self.fir = tuple(sources), bool(n_delays) and haemodynamics == "fir"

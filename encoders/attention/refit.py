@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,14 +10,14 @@ import torch
 
 from recordings.events import OnEvent, Stop, report
 
-from ..solvers import ridge_cv
+from ..solvers import AlphaEdgeWarning, ridge_cv
 from .predictor import Predictor
 from .queries import Regions
 from .readouts import GroupedReadout
 from .stream import TokenStream
 from .targets import StandardisedResponses
 
-_ALPHAS = tuple(np.logspace(-1, 6, 15).tolist())
+_ALPHAS = tuple(np.logspace(-2, 6, 17).tolist())
 _BYTES = 512 * 2**20
 
 
@@ -47,7 +48,10 @@ def refit_readout(
         report(on_event, stop, "refit", number, len(regions.names))
         members = regions.members(number)
         Y = np.concatenate([target.columns(members) for target in targets])
-        fit = ridge_cv(gathered, Y, _ALPHAS, folds=folds, solver="primal", device=str(readout.weight.device))
+        with warnings.catch_warnings():
+            # The grid ends where ridge is least squares, and where it is the mean; either may be right for a neuroid.
+            warnings.simplefilter("ignore", AlphaEdgeWarning)
+            fit = ridge_cv(gathered, Y, _ALPHAS, folds=folds, solver="primal", device=str(readout.weight.device))
         weights.append(np.asarray(fit.weights).T)
         biases.append(fit.intercept)
     with torch.no_grad():

@@ -10,11 +10,11 @@ from recordings.splits import Split, check_split
 
 from ..responses import run_labels
 
-_IN_MEMORY_BYTES = 1_000_000_000
+_IN_MEMORY_BYTES = 2_000_000_000
 
 
 class StandardisedResponses:
-    """Responses of a recording, minus `mean`, over `scale`; held in memory where they take less than a gigabyte.
+    """Responses of a recording, minus `mean`, over `scale`; held in memory where they take less than two gigabytes.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from encoders.attention.contributions import contributions
 from encoders.attention.modules import Attention, GaussianField, SpatialMap
-from encoders.attention.position import sine_position, token_centres
+from encoders.attention.position import CODES, position_code, token_centres
 from encoders.attention.predictor import Predictor, Shape, average_to
 from encoders.attention.queries import Regions
 from encoders.attention.readouts import DiagonalReadout, GroupedReadout
@@ -96,11 +96,20 @@ def test_a_second_layer_and_self_attention_change_what_is_gathered() -> None:
         assert not torch.allclose(other.gather(other.memory(moved)), other.gather(other.memory(x)))
 
 
-def test_position_code_tells_all_places_apart_on_any_number_of_axes() -> None:
+@pytest.mark.parametrize("kind", CODES)
+def test_position_code_tells_all_places_apart_on_any_number_of_axes(kind: str) -> None:
     for grid in ((5, 7), (3, 4, 6)):
-        code = sine_position(grid, 24)
+        code = position_code(kind, grid, 24)
         assert code.shape == (int(np.prod(grid)), 24)
         assert torch.cdist(code, code).fill_diagonal_(1).min() > 0.05
+
+
+def test_the_fourier_code_tells_neighbours_apart_better_than_the_sine_code() -> None:
+    neighbours = {}
+    for kind in CODES:
+        code = position_code(kind, (1, 31), 768)
+        neighbours[kind] = torch.nn.functional.cosine_similarity(code[:-1], code[1:]).mean()
+    assert neighbours["fourier"] < neighbours["sine"] - 0.2
 
 
 def test_token_centres_run_from_left_to_right_and_top_to_bottom() -> None:
