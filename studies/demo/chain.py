@@ -20,6 +20,7 @@ from recordings.storage import atomic_path, remove
 from studies.plan import resident_memory
 from studies.report import Headline, Section, write_report
 
+from .attention_page import attention_section
 from .commands import commands
 from .decoding import Decoded, decode
 from .decoding_page import decoding_section
@@ -28,6 +29,7 @@ from .encoding_page import EncoderScore, encoding_section
 from .numbers import numbers_section
 from .regions import SCORED
 from .scoring import alignment_section, score
+from .transformer import SOURCE, Attended, attend, shown_groups
 from .world import World, simulate, world_section
 
 SUMMARY, PAGE, MARK = "summary.json", "report.html", "demo.json"
@@ -100,13 +102,16 @@ def _run(
         features = extract_features(world, folder / "features", device, on_event, stop)
     with clock.part("encode"):
         scores = encode(world, features, folder / "models", seed, size.bootstrap, device, on_event, stop)
+    with clock.part("transformer"):
+        attended = attend(world, features[SOURCE], folder / "models", seed, size.bootstrap, device, on_event, stop)
     with clock.part("decode"):
         found = decode(world, features, folder / "models", seed, device, on_event, stop)
     with clock.part("score"):
         true_model = score(world, seed, size.bootstrap, on_event, stop)
     with clock.part("report"):
-        sections = _sections(world, scores, found, true_model)
-    summary = _summary(world, scores, found, true_model) | clock.seconds | {"peak_memory_gb": resident_memory() / 1e9}
+        sections = _sections(world, scores, attended, found, true_model)
+    summary = _summary(world, scores, attended, found, true_model) | clock.seconds
+    summary["peak_memory_gb"] = resident_memory() / 1e9
     sections.append(numbers_section(summary, commands()))
     with atomic_path(folder / SUMMARY, overwrite=True) as part:
         part.write_text(json.dumps(summary, indent=2) + "\n")
@@ -117,7 +122,7 @@ def _run(
 class Clock:
     """Seconds that each part takes, as numbers of the summary."""
 
-    parts = ("simulate", "features", "encode", "decode", "score", "report")
+    parts = ("simulate", "features", "encode", "transformer", "decode", "score", "report")
 
     def __init__(self, on_event: OnEvent | None, stop: Stop | None):
         self.seconds: dict[str, float] = {}
@@ -143,23 +148,32 @@ def _prepared(folder: Path) -> Path:
     return folder
 
 
-def _sections(world: World, scores: list[EncoderScore], found: Decoded, true_model: Score) -> list[Section]:
-    recording = world.subject.recording
+def _sections(
+    world: World, scores: list[EncoderScore], attended: Attended, found: Decoded, true_model: Score
+) -> list[Section]:
+    recording, stimuli = world.subject.recording, world.subject.stimuli
     return [
         world_section(world),
         encoding_section(recording, scores, MAPPED, len(world.train), len(world.test)),
-        decoding_section(found, world.subject.stimuli),
+        attention_section(recording, attended, stimuli.select(world.test), shown_groups(world, world.test)),
+        decoding_section(found, stimuli),
         alignment_section(true_model),
     ]
 
 
-def _summary(world: World, scores: list[EncoderScore], found: Decoded, true_model: Score) -> dict[str, float]:
+def _summary(
+    world: World, scores: list[EncoderScore], attended: Attended, found: Decoded, true_model: Score
+) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for model in scores:
+    for model in (*scores, attended.ridge, attended.transformer):
         numbers |= {f"encode.{model.key}.{roi}": model.by_roi[roi][0] for roi in SCORED}
         numbers[f"encode.{model.key}.shuffled"] = model.null.mean
         numbers[f"encode.{model.key}.shuffled_se"] = model.null.standard_error
     return numbers | {
+        "encode.transformer.attention_on_object": attended.on_object,
+        "encode.transformer.attention_on_object_chance": attended.by_chance,
+        "encode.transformer.entropy_with_object": attended.entropy_with,
+        "encode.transformer.entropy_without_object": attended.entropy_without,
         "encode.noise_ceiling_error": world.ceiling_error,
         "decode.retrieval_top1": found.identified.accuracy,
         "decode.retrieval_chance": found.identified.chance,

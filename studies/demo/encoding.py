@@ -36,13 +36,14 @@ class Source:
     Attributes
     ----------
     uri : of the extractor. layers : module paths. reduction : map to fewer features for layers with too many; a
-        random one, so that no picture has a part in it.
+        random one, so that no picture has a part in it. dtype : of the store.
     """
 
     uri: str
     layers: tuple[str, ...] = ("output",)
     readout: str = "flat"
     reduction: str | None = None
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Model:
 SOURCES = {
     "backbone": Source("miniature:backbone", LAYERS, reduction="srp:2048"),
     "untrained": Source("untrained:miniature:backbone", LAYERS, reduction="srp:2048"),
+    "tokens": Source("miniature:backbone", LAYERS, readout="tokens", dtype="float16"),
     "gabor": Source("baseline:gabor"),
     "pixels": Source("baseline:pixels"),
 }
@@ -83,7 +85,7 @@ def extract_features(
     for name, source in SOURCES.items():
         extractor = FeatureExtractor.from_uri(source.uri, device)
         how: dict[str, Any] = {"layers": source.layers, "readout": source.readout, "reduction": source.reduction}
-        how |= {"on_event": on_event, "stop": stop}
+        how |= {"store_dtype": source.dtype, "on_event": on_event, "stop": stop}
         try:
             found[name] = extract(extractor, world.subject.stimuli, folder / f"{name}.zarr", **how)
         except ArtifactError:

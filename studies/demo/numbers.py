@@ -15,6 +15,11 @@ MEANINGS = {
     r"encode\.(?P<model>\w+)\.shuffled_se": "{model}: standard error of that mean",
     r"encode\.(?P<model>\w+)\.(?P<roi>V1|V2|V3|V4|category|MTL)": "{model}: mean noise-normalised r in {roi}, held-out "
     "scenes (1 = noise ceiling)",
+    r"encode\.(?P<model>\w+)\.attention_on_object": "{model}: share of held-out scenes with a patch's object in which "
+    "the attention of the patch peaks on it",
+    r"encode\.(?P<model>\w+)\.attention_on_object_chance": "{model}: the same for a peak put anywhere",
+    r"encode\.(?P<model>\w+)\.entropy_(?P<case>with|without)_object": "{model}: entropy of a patch's attention in "
+    "scenes {case} its object (1 = spread evenly), of the head chosen on training scenes",
     r"encode\.noise_ceiling_error": "mean absolute error of the estimated against the planted noise ceiling, fraction "
     "of variance",
     r"decode\.retrieval_top1": "share of held-out scenes whose own picture comes first in the gallery",

@@ -35,6 +35,7 @@ class World:
     train, test : stimulus ids.
     true_features : the channels that the regions read, of all scenes.
     ceiling, planted : (neuroid,) estimated and true noise ceiling of the mean over repetitions, fraction of variance.
+    silhouettes : bool (scene, height, width), True on the object, of the training and then the held-out scenes.
     """
 
     subject: Subject
@@ -43,6 +44,7 @@ class World:
     true_features: Features
     ceiling: np.ndarray
     planted: np.ndarray
+    silhouettes: np.ndarray
 
     @property
     def ceiling_error(self) -> float:
@@ -81,7 +83,7 @@ def simulate(folder: Path, n_train: int, n_test: int, seed: int, on_event: OnEve
     subject = replace(subject, recording=recording).save(folder / SUBJECT, overwrite=True)
     truth = Features.from_arrays(true_features(scenes, rendered), ids, uri="truth", layer="channels")
     planted = recording.neuroid("planted_noise_ceiling")
-    return World(subject, ids[:n_train], ids[n_train:], truth, ceiling, planted)
+    return World(subject, ids[:n_train], ids[n_train:], truth, ceiling, planted, rendered.silhouette)
 
 
 def world_section(world: World) -> Section:

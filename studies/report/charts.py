@@ -71,6 +71,46 @@ def _dots(axes: Axes, one: Series, rois: Sequence[str], shift: float, colour: st
     )
 
 
+def bars_by_roi(series: Sequence[Series], rois: Sequence[str], label: str, alt: str) -> Image:
+    """A panel a region, a bar a model in the order given, with its interval; any number of models and regions.
+
+    Parameters
+    ----------
+    label : quantity on the axis. Baselines are drawn paler; NaN leaves out a bar, or its interval.
+    """
+
+    def draw(figure: Figure, ink: Ink) -> None:
+        columns = _columns(figure, 3, 1)
+        panels = figure.subplots(-(-len(rois) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
+        values = np.array([[one.values.get(roi, (np.nan,) * 3) for one in series] for roi in rois])
+        for axes, roi, scores in zip(panels, rois, values, strict=False):
+            centre, low, high = scores.T
+            places = np.arange(len(series))
+            axes.barh(places, centre, 0.7, color=ink.series[0], alpha=0.85)
+            for bar, one in zip(axes.patches, series, strict=True):
+                bar.set_alpha(0.4 if one.baseline else 0.85)
+            axes.errorbar(centre, places, xerr=[centre - low, high - centre], fmt="none", ecolor=ink.text, lw=1.3)
+            axes.set_title(roi, fontsize=10.5, loc="left")
+            axes.axvline(0, color=ink.muted, lw=1)
+            axes.grid(axis="x", lw=0.6)
+            axes.tick_params(axis="y", length=0)
+            axes.set_axisbelow(True)
+        panels[0].set(yticks=range(len(series)), yticklabels=[one.name for one in series])
+        panels[0].set(ylim=(len(series) - 0.5, -0.5), xlim=_span(values))
+        for axes in panels[len(rois) :]:
+            axes.set_visible(False)
+        figure.supxlabel(label, fontsize=10.5)
+
+    panel = 0.55 + 0.24 * len(series)
+    return chart(draw, alt, wide=(10.8, 0.6 + panel * -(-len(rois) // 3)), narrow=(4.4, 0.6 + panel * len(rois)))
+
+
+def _span(values: np.ndarray) -> tuple[float, float]:
+    """Limits of an axis that holds all values, and 0."""
+    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=0.1)
+    return float(low * 1.05), float(high * 1.05)
+
+
 def retrieval_curve(shares: np.ndarray, alt: str) -> Image:
     """Share of stimuli whose own picture is among the first k, (gallery,) for k = 1, 2, ..., beside chance."""
 

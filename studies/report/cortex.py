@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -13,7 +14,12 @@ from matplotlib.figure import Figure
 from .images import Image, cropped
 
 HEMISPHERES = {"L": "left", "R": "right"}
+# Vertices a hemisphere of fsaverage5, fsaverage6 and fsaverage.
+VERTICES = 10242
+NESTED = (VERTICES, 40962, 163842)
 INFLATED_VIEWS = ("medial", "ventral", "posterior")
+# Of ColorBrewer's diverging maps one that readers with any colour vision can tell apart; white in the middle.
+DIVERGING = "PuOr_r"
 
 
 def cortex(
@@ -40,11 +46,36 @@ def cortex(
         for view in INFLATED_VIEWS
         for side, name in HEMISPHERES.items()
     ]
-    flat = [
+    return {"inflated": inflated, "flat": _flat(maps, what, scale)}
+
+
+def flat_cortex(
+    maps: Mapping[str, np.ndarray], what: str, *, cmap: str | Colormap = "viridis", low: float = 0.0, high: float = 1.0
+) -> list[Image]:
+    """The flat panels of `cortex` alone, left and right, for many maps on one page."""
+    return _flat(maps, what, {"cmap": cmap, "vmin": low, "vmax": high, "avg_method": "mean"})
+
+
+def on_fsaverage5(maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Maps on fsaverage5, fsaverage6 or fsaverage, (vertex,) a hemisphere, at the vertices of fsaverage5; else None.
+
+    FreeSurfer's icosahedra are nested: the first 10,242 vertices of a finer one are those of fsaverage5.
+    """
+    sizes = {len(values) for values in maps.values()}
+    return {side: values[:VERTICES] for side, values in maps.items()} if sizes <= set(NESTED) else None
+
+
+def _flat(maps: Mapping[str, np.ndarray], what: str, scale: Mapping[str, Any]) -> list[Image]:
+    return [
         _panel("flat", side, "dorsal", maps[side], f"{what}: flattened {name} hemisphere", scale)
         for side, name in HEMISPHERES.items()
     ]
-    return {"inflated": inflated, "flat": flat}
+
+
+def symmetric_limit(difference: np.ndarray) -> float:
+    """End of a scale about 0 that holds 98 % of the values, a multiple of .05; NaN is left out."""
+    size = np.abs(difference[np.isfinite(difference)])
+    return max(1, math.ceil(20 * np.percentile(size, 98))) / 20 if len(size) else 0.05
 
 
 def _panel(mesh: str, side: str, view: str, values: np.ndarray, alt: str, scale: Mapping[str, Any]) -> Image:

@@ -11,14 +11,17 @@ from nilearn.datasets import load_fsaverage
 
 from decoders import identify, retrieve
 from encoders import Features
+from encoders.attention import AttentionMaps
 from recordings import Recording, Score, Space, Stimuli, Subject
 from recordings.statistics import Null
+from studies.demo.attention_page import EARLY, attention_section
 from studies.demo.decoding import Decoded
 from studies.demo.decoding_page import decoding_section
 from studies.demo.encoding_page import EncoderScore, encoding_section
 from studies.demo.numbers import numbers_section
 from studies.demo.regions import SCORED
 from studies.demo.scoring import alignment_section
+from studies.demo.transformer import PATCHES, Attended, shown_groups, silhouettes_of, watch
 from studies.demo.world import World, world_section
 from studies.report import Headline, write_report
 
@@ -49,7 +52,13 @@ def made_up_world() -> World:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (20, 64, 64, 3), dtype=np.uint8)
     ids = [f"s{i}" for i in range(20)]
-    stimuli = Stimuli.from_arrays(images, ids, caption=[f"a made-up picture <{i}>" for i in range(20)])
+    groups = [("vehicles", "furniture", "vessels", "other", "other")[i % 5] for i in range(20)]
+    captions = [f"a made-up picture <{i}>" for i in range(20)]
+    stimuli = Stimuli.from_arrays(images, ids, caption=captions, group=groups)
+    silhouettes = np.zeros((20, 64, 64), bool)
+    for i, silhouette in enumerate(silhouettes):
+        row, column = divmod(8 * i % 64, 4)
+        silhouette[row : row + 8, 8 * column : 8 * column + 8] = True
     vertices = {side: patches(name) for side, name in (("L", "left"), ("R", "right"))}
     neuroids = pd.DataFrame(
         {
@@ -68,7 +77,7 @@ def made_up_world() -> World:
     ceiling = 0.7 + 0.02 * rng.standard_normal(len(neuroids))
     subject, planted = Subject("made-up", recording, stimuli), np.full(len(neuroids), 0.7)
     truth = Features.from_arrays(rng.standard_normal((20, 3)), ids)
-    return World(subject, ids[:10], ids[10:], truth, ceiling, planted)
+    return World(subject, ids[:10], ids[10:], truth, ceiling, planted, silhouettes)
 
 
 @pytest.fixture(scope="session")
@@ -98,8 +107,27 @@ def made_up_decoding(made_up_world: World) -> Decoded:
 
 
 @pytest.fixture(scope="session")
+def made_up_attention(made_up_world: World, made_up_scores: list[EncoderScore]) -> Attended:
+    """Two heads: one whose patches look at their objects and evenly elsewhere, and one that looks evenly anywhere."""
+    queries = tuple(f"{side} {name}" for side in "LR" for name in (*EARLY, "MTL", *PATCHES))
+    maps = []
+    for ids in (made_up_world.test, made_up_world.train):
+        weights = np.full((10, len(queries), 2, 8, 8), 1.0, np.float32)
+        masks = silhouettes_of(made_up_world, ids).reshape(10, 8, 8, 8, 8).any((2, 4))
+        for row, (name, mask) in enumerate(zip(shown_groups(made_up_world, ids), masks, strict=True)):
+            for k in [k for k, query in enumerate(queries) if name and query.endswith(name)]:
+                weights[row, k, 1] += 100 * mask
+        maps.append(AttentionMaps(weights / weights.sum((-2, -1), keepdims=True), ids, queries, per_head=True))
+    ridge, other = made_up_scores
+    return Attended(
+        other, ridge, dict.fromkeys(SCORED, (0.4, 0.35, 0.45)), maps[0], watch(maps[0], maps[1], made_up_world)
+    )
+
+
+@pytest.fixture(scope="session")
 def report_page(
     made_up_world: World,
+    made_up_attention: Attended,
     made_up_scores: list[EncoderScore],
     made_up_decoding: Decoded,
     tmp_path_factory: pytest.TempPathFactory,
@@ -109,6 +137,12 @@ def report_page(
     sections = [
         world_section(made_up_world),
         encoding_section(recording, made_up_scores, "ridge", 10, 10),
+        attention_section(
+            recording,
+            made_up_attention,
+            stimuli.select(made_up_world.test),
+            shown_groups(made_up_world, made_up_world.test),
+        ),
         decoding_section(made_up_decoding, stimuli),
         alignment_section(Score(0.7 * np.ones(60), None, {}, interval=(0.6, 0.8))),
         numbers_section(SUMMARY, {"Encode": ["penfield encode fit " + "--a-long-option " * 20]}),
