@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from recordings import Recording, Score, score_predictions
 from recordings.artifacts import Artifact, check_neuroids, read_config
 from recordings.errors import ArtifactError, InputError, LeakageError
+from recordings.events import OnEvent, Stop
 
 from .features import Features
 from .responses import run_labels, without_nuisance
@@ -29,6 +30,17 @@ class Encoder(Artifact):
     nuisance_coef_: np.ndarray | None = None
     recording_: dict[str, Any]
     stimulus_ids_: list[str]
+
+    def fit(
+        self,
+        features: Features | Mapping[str, Features],
+        recording: Recording,
+        *,
+        on_event: OnEvent | None = None,
+        stop: Stop | None = None,
+    ) -> Self:
+        """Learn from responses to stimuli that are matched by id; some encoders take more than this."""
+        raise NotImplementedError
 
     def predict(
         self,

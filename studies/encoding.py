@@ -1,29 +1,38 @@
-"""Encoding models as a question: make one by name, fit it on a training part, score it on what it has not seen."""
+"""Encoding models as a question: make one by name, fit it on a training part, predict with it."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from encoders import Features
-from encoders.banded import BandedRidgeEncoder
+from encoders import (
+    ROUTINGS,
+    BandedRidgeEncoder,
+    Encoder,
+    Ensemble,
+    Features,
+    RidgeEncoder,
+    TransformerEncoder,
+    make_routing,
+)
+from encoders.ensemble import Given
 from encoders.linear import LinearEncoder
-from encoders.responses import without_nuisance
-from encoders.ridge import RidgeEncoder
-from recordings import Recording, Score, Space, noise_ceiling, write_recording
-from recordings.artifacts import read_config
-from recordings.errors import ArtifactError, InputError, RepetitionError, UnknownNameError
+from encoders.routings import RIDGE_ROUTINGS
+from recordings import Recording, Space, write_recording
+from recordings.errors import ArtifactError, InputError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
-from recordings.score import shuffled_score
 
-MODELS: dict[str, Callable[..., LinearEncoder]] = {
+MODELS: dict[str, Callable[..., Encoder]] = {
     "ridge": RidgeEncoder,
-    "kernel_ridge": lambda **options: RidgeEncoder(solver="kernel", **options),
+    "kernel_ridge": partial(RidgeEncoder, solver="kernel"),
     "banded_ridge": BandedRidgeEncoder,
+    "transformer": TransformerEncoder,
 }
 IN_MEMORY_BYTES = 1e9
 ROWS = 512
@@ -31,29 +40,68 @@ ROWS = 512
 
 def make_encoder(
     model: str,
+    routing: str | None = None,
     *,
     alphas: Sequence[float] = (),
-    folds: int = 5,
+    folds: int | None = None,
     delays: Sequence[int] = (),
     device: str = "auto",
     seed: int = 0,
-) -> LinearEncoder:
-    """An encoder that is not fitted yet: "ridge", "kernel_ridge" or "banded_ridge"; empty options take its defaults.
+    **options: Any,
+) -> Encoder:
+    """An encoder that is not fitted yet; empty options take its defaults.
+
+    Parameters
+    ----------
+    model : "ridge", "kernel_ridge", "banded_ridge" or "transformer".
+    routing : of ridge "cls", "pooled" or "flattened"; of the transformer "roi" (its default), "vertex", "spatial_roi",
+        "spatial" or "gaussian"; see `encoders.make_routing`.
+    alphas, folds : of ridge.
+    options : of `encoders.TransformerEncoder`; None is its default.
 
     Raises
     ------
-    UnknownNameError : no such model.
+    UnknownNameError : no such model or routing. InputError : a routing or an option of another model.
     """
     if model not in MODELS:
         raise UnknownNameError(f"no encoding model {model!r}", remedy=f"There are: {', '.join(MODELS)}")
-    options: dict[str, Any] = {"cv": folds, "device": solver_device(device)}
-    if alphas:
-        options["alphas"] = tuple(alphas)
+    network = model == "transformer"
+    _check_routing(model, routing)
+    given = {name: value for name, value in options.items() if value is not None}
+    of_ridge = {"alphas": tuple(alphas) or None, "cv": folds}
+    given |= {name: value for name, value in of_ridge.items() if value is not None}
+    _check_options(model, given)
     if delays:
-        options["delays"] = tuple(delays)
-    if model == "banded_ridge":
-        options["seed"] = seed
-    return MODELS[model](**options)
+        given["delays"] = tuple(delays)
+    if model in ("banded_ridge", "transformer"):
+        given["seed"] = seed
+    given["device"] = device if network else solver_device(device)
+    return make_routing(routing, **given) if routing else MODELS[model](**given)
+
+
+def _check_routing(model: str, routing: str | None) -> None:
+    if routing is None:
+        return
+    if routing not in ROUTINGS:
+        raise UnknownNameError(f"no routing {routing!r}", remedy=f"There are: {', '.join(ROUTINGS)}")
+    own = "ridge" if routing in RIDGE_ROUTINGS else "transformer"
+    if model != own:
+        raise InputError(
+            f"routing {routing!r} is of model {own!r}, not {model!r}", remedy=f"Give model {own!r} (--model {own})"
+        )
+
+
+def _check_options(model: str, given: Mapping[str, Any]) -> None:
+    """Refuse an option that another model has, and that this one would leave without effect."""
+    known = inspect.signature(TransformerEncoder if model == "transformer" else RidgeEncoder).parameters
+    for name in given:
+        if name not in known:
+            shown = {"cv": "folds"}.get(name, name)
+            raise InputError(
+                f"model {model!r} has no option {shown!r}",
+                where="encoder",
+                remedy="Leave it out, or take another model",
+            )
 
 
 def solver_device(device: str) -> str:
@@ -63,149 +111,90 @@ def solver_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load_encoder(path: Path) -> LinearEncoder:
-    """A fitted encoder of any kind; `ArtifactError` if there is none at `path`."""
-    kinds: dict[str, type[LinearEncoder]] = {c.__name__: c for c in (RidgeEncoder, BandedRidgeEncoder)}
-    kind = read_config(path).get("kind")
-    if kind not in kinds:
-        raise ArtifactError(
-            f"holds a {kind}, not an encoder", where=path, remedy="Give what `penfield encode fit` wrote"
-        )
-    return kinds[kind].from_pretrained(str(path))
-
-
 def fit_encoder(
-    encoder: LinearEncoder,
+    encoder: Encoder,
     features: Mapping[str, Features],
     train: Recording,
     *,
     nuisance: Sequence[str] = (),
     keep_constant: bool = False,
     scratch: Path | None = None,
+    checkpoints: Path | None = None,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
-) -> LinearEncoder:
+) -> Encoder:
     """Fit on the training part; repetitions are averaged first unless rows are moments of a time series.
 
     Parameters
     ----------
-    features : by band name. nuisance : presentation coordinates (motion, drift, ...) to fit without penalty.
+    encoder : of ridge or transformer. features : by band name.
+    nuisance : presentation coordinates (motion, drift, ...) that ridge fits without penalty.
     keep_constant : predict the mean of neuroids that do not vary, instead of refusing them.
     scratch : folder for the average of a recording that does not fit in memory.
+    checkpoints : folder in which the fit of a transformer goes on where it was stopped.
 
     Raises
     ------
     ConstantUnitError : a neuroid does not vary over the training part, and `keep_constant` is False.
+    InputError : nuisance or checkpoints for an encoder without them.
     """
+    how: dict[str, Any] = {"on_event": on_event, "stop": stop}
+    if isinstance(encoder, LinearEncoder):
+        if checkpoints is not None:
+            raise InputError("ridge has no checkpoints", where="checkpoints", remedy="Leave them out")
+        how["nuisance"] = None
+    elif isinstance(encoder, TransformerEncoder):
+        if nuisance:
+            raise InputError(
+                "the transformer takes no nuisance regressors",
+                where="nuisance",
+                remedy="Take them off the responses before, or fit ridge",
+            )
+        how["checkpoints"] = checkpoints
     if not keep_constant:
         train.check_varies()
     if not encoder.delays and not nuisance:
         large = scratch is not None and 4 * len(train) * train.n_neuroids > IN_MEMORY_BYTES
         path = scratch / "average.zarr" if large and scratch else None
         train = train.average_repetitions(path, on_event=on_event, stop=stop)
-    regressors = nuisance_of(train, nuisance)
-    return encoder.fit(unnamed(features), train, nuisance=regressors, on_event=on_event, stop=stop)
+    if nuisance:
+        how["nuisance"] = nuisance_of(train, nuisance)
+    return encoder.fit(unnamed(features), train, **how)
 
 
-def score_encoder(
-    encoder: LinearEncoder,
-    features: Mapping[str, Features],
-    test: Recording,
-    *,
-    ceiling: np.ndarray | None = None,
-    metric: str = "r",
-    nuisance: Sequence[str] = (),
-    shuffles: int = 100,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Score on held-out responses by region, its interval, the mean ceiling, and the score of shuffled stimuli.
+def select_features(encoder: Encoder, features: Mapping[str, Features]) -> Given:
+    """What a fitted encoder reads, out of features by any name: the space of each of its sources, told by fingerprint.
 
-    Rows of a time series depend on each other, so that an encoder with delays gets no null.
+    Of spaces that are alike the one with the source's name is taken. For an `Ensemble`, what each member reads.
 
     Raises
     ------
-    LeakageError : a stimulus of `test` was in the fit. ArtifactError : other neuroids or features than in the fit.
+    ArtifactError : no features of a space that the fit was on. UnknownNameError : several, none with its name.
     """
-    given = unnamed(features)
-    regressors = nuisance_of(test, nuisance)
-    score = encoder.score(given, test, ceiling=ceiling, metric=metric, nuisance=regressors, seed=seed)
-    answer = score.to_dict() | _mean_ceiling(score)
-    if shuffles and not encoder.delays:
-        average = encoder.held_out(test, regressors)
-        predicted = encoder.predict(given, [str(i) for i in average.stimulus_ids])
-        null = shuffled_score(score, predicted, average, n=shuffles, seed=seed)
-        answer |= {
-            "shuffled": null.mean,
-            "shuffled_standard_error": null.standard_error,
-            "p_value": null.p_value,
-            "n_shuffles": shuffles,
-        }
-    return answer
+    if isinstance(encoder, Ensemble):
+        members = encoder.members.items()
+        return {name: select_features(member, features) for name, member in members}  # type: ignore[misc]
+    found = {}
+    for source in encoder._sources():
+        alike = {n: space for n, space in features.items() if space.fingerprint() == source["fingerprint"]}
+        if not alike:
+            label = source.get("source") or source.get("label") or source["name"] or "arrays"
+            raise ArtifactError(
+                f"none of the features ({', '.join(features)}) are those of the fit ({label})",
+                where="features",
+                remedy="Extract them with the same model, layer, read-out and preprocessing",
+            )
+        if len(alike) > 1 and source["name"] not in alike:
+            raise UnknownNameError(
+                f"several of the features are of the space of the fit: {', '.join(alike)}", remedy="Name one"
+            )
+        found[source["name"]] = alike.get(source["name"], next(iter(alike.values())))
+    return found[""] if list(found) == [""] else found
 
 
-def score_against_baselines(
-    encoder: LinearEncoder,
-    baselines: Mapping[str, Features],
-    train: Recording,
-    test: Recording,
-    *,
-    ceiling: np.ndarray | None = None,
-    metric: str = "r",
-    nuisance: Sequence[str] = (),
-    seed: int = 0,
-    on_event: OnEvent | None = None,
-    stop: Stop | None = None,
-) -> dict[str, Any]:
-    """The score of ridge on each baseline's features: same stimuli and nuisance as the encoder, fitted anew."""
-    answers = {}
-    for name, features in baselines.items():
-        other = RidgeEncoder(
-            alphas=encoder.alphas, cv=encoder.cv, solver="auto", delays=encoder.delays, device=encoder.device
-        )
-        watched: dict[str, Any] = {"on_event": on_event, "stop": stop}
-        fit_encoder(other, {"": features}, train, nuisance=nuisance, keep_constant=True, **watched)
-        answers[name] = score_encoder(
-            other, {"": features}, test, ceiling=ceiling, metric=metric, nuisance=nuisance, shuffles=0, seed=seed
-        )
-    kept = ("center", "low", "high", "roi")
-    return {name: {key: answer[key] for key in kept if key in answer} for name, answer in answers.items()}
-
-
-def split_by_fit(encoder: LinearEncoder, recording: Recording) -> tuple[Recording, Recording]:
-    """The presentations of stimuli that an encoder was fitted on, and those of stimuli it has never seen.
-
-    Raises
-    ------
-    RepetitionError : the encoder has seen every stimulus.
-    """
-    seen = np.isin(recording.stimulus_ids.astype(str), list(encoder.stimulus_ids_))
-    if seen.all():
-        raise RepetitionError(
-            "the model was fitted on every stimulus of the recording; nothing is held out to score it on",
-            remedy="Fit with --split, or give a recording of other stimuli",
-        )
-    return recording.take(np.flatnonzero(seen)), recording.take(np.flatnonzero(~seen))
-
-
-def ceiling_of(
-    encoder: LinearEncoder, recording: Recording, test: Recording, nuisance: Sequence[str] = ()
-) -> np.ndarray | None:
-    """Noise ceiling (neuroid,) of the responses to `test` that an encoder is scored on, from all of a recording.
-
-    These are means over repetitions, or single rows if there are delays. What nuisance regressors explain is no noise:
-    it is taken off, as it is off the scored responses. The coordinate ``noise_ceiling`` is taken if there is one; None
-    where stimuli were shown only once.
-    """
-    if "noise_ceiling" in recording.neuroids:
-        return recording.neuroid("noise_ceiling").astype(np.float32)
-    counts = np.unique(test.stimulus_ids.astype(str), return_counts=True)[1]
-    n_average = 1 if encoder.delays else round(1 / np.mean(1 / counts))
-    regressors = nuisance_of(recording, nuisance)
-    clean = without_nuisance(recording, regressors, encoder.nuisance_mean_, encoder.nuisance_coef_)
-    try:
-        return noise_ceiling(clean, n_average=n_average)
-    except RepetitionError:
-        return None
+def unnamed(features: Mapping[str, Features]) -> Given:
+    """A single feature space as such, several by name, which is how encoders tell them apart."""
+    return next(iter(features.values())) if len(features) == 1 else features
 
 
 def nuisance_of(recording: Recording, names: Sequence[str]) -> np.ndarray | None:
@@ -225,20 +214,8 @@ def nuisance_of(recording: Recording, names: Sequence[str]) -> np.ndarray | None
         raise InputError(f"nuisance {', '.join(names)}: not numbers ({error})", where="recording") from error
 
 
-def unnamed(features: Mapping[str, Features]) -> Features | Mapping[str, Features]:
-    """A single feature space as such, several as bands, which is how encoders tell them apart."""
-    return next(iter(features.values())) if len(features) == 1 else features
-
-
-def _mean_ceiling(score: Score) -> dict[str, Any]:
-    if score.ceiling is None:
-        return {}
-    kept = score.ceiling[score.mask]
-    return {"ceiling": float(kept.mean()) if len(kept) else float("nan")}
-
-
 def predict_recording(
-    encoder: LinearEncoder,
+    encoder: Encoder,
     features: Mapping[str, Features],
     out: Path,
     *,
@@ -247,7 +224,7 @@ def predict_recording(
     stop: Stop | None = None,
 ) -> Recording:
     """Predicted responses to all stimuli of (the first) features, written block by block as a recording."""
-    given, ids = unnamed(features), [str(i) for i in next(iter(features.values())).stimulus_ids]
+    given, ids = select_features(encoder, features), [str(i) for i in next(iter(features.values())).stimulus_ids]
     fitted = encoder.recording_
 
     def blocks() -> Iterator[np.ndarray]:

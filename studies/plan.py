@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 
 from decoders import LatentDecoder
-from encoders import FeatureExtractor, Features, extract
+from encoders import Encoder, FeatureExtractor, Features, TransformerEncoder, extract
 from encoders.linear import LinearEncoder
 from recordings import Recording, Stimuli
 
 PROBE_SECONDS = 2.0
 PROBE_SIDE = 400
 PROBE_STIMULI = 50
+PROBE_VALIDATION = 8
+# As much of the tokens as the stream holds in memory.
+TOKEN_BYTES = 2e9
 FLOAT32 = 4
 
 
@@ -104,15 +107,47 @@ def plan_extraction(extractor: FeatureExtractor, stimuli: Stimuli, **how: Any) -
     return Plan(fixed + each, resident_memory(), written[n] * len(stimuli) / n)
 
 
-def plan_encoder(encoder: LinearEncoder, features: Mapping[str, Features], train: Recording) -> Plan:
-    """Cost of fitting an encoder, from fits to random numbers with fewer rows, features and neuroids.
+def plan_encoder(encoder: Encoder, features: Mapping[str, Features], train: Recording) -> Plan:
+    """Cost of fitting an encoder, from fits to a part of the data or to random numbers."""
+    if isinstance(encoder, TransformerEncoder):
+        return _plan_transformer(encoder, features, train)
+    assert isinstance(encoder, LinearEncoder)
+    return _plan_ridge(encoder, features, train)
+
+
+def _plan_transformer(encoder: TransformerEncoder, features: Mapping[str, Features], train: Recording) -> Plan:
+    """From one epoch on the first stimuli; time is taken to grow in proportion to these and to the epochs."""
+    ids = list(dict.fromkeys(train.stimulus_ids))
+    given = features if len(features) > 1 else next(iter(features.values()))
+    held = train.where(stimulus_id=ids[-PROBE_VALIDATION:])
+    size: dict[str, int] = {}
+
+    def step(n: int) -> None:
+        probe = copy.deepcopy(encoder)
+        probe.epochs, probe.refit = 1, False
+        probe.fit(given, train.where(stimulus_id=ids[:n]), validation=held)
+        size["weights"] = FLOAT32 * sum(p.numel() for p in probe.module_.parameters())
+
+    total = len(ids) - PROBE_VALIDATION
+    fixed, each = extrapolate(step, total, first=min(2 * encoder.batch_size, total))
+    tokens = sum(len(ids) * int(np.prod(space.shape[1:])) * space.dtype.itemsize for space in features.values())
+    held_in_memory = min(tokens, TOKEN_BYTES) + min(FLOAT32 * len(ids) * train.n_neuroids, 1e9)
+    # The probe has held the weights, their gradients and the optimiser's moments already.
+    return Plan(
+        fixed + each * (encoder.epochs + encoder.refit), resident_memory() + held_in_memory, 4 * size["weights"]
+    )
+
+
+def _plan_ridge(encoder: LinearEncoder, features: Mapping[str, Features], train: Recording) -> Plan:
+    """From fits to random numbers with fewer rows, features and neuroids.
 
     Decomposition grows with the cube of the smaller side of the design, and what each neuroid adds with its square; the
     probe shrinks both sides alike, and is scaled back by these powers.
     """
     n = len(train) if encoder.delays else len(set(train.stimulus_ids))
     copies = max(len(encoder.delays or ()), 1)
-    widths = {name: int(np.prod(space.shape[1:])) * copies for name, space in features.items()}
+    shapes = {name: space.shape[2:] if encoder.pool else space.shape[1:] for name, space in features.items()}
+    widths = {name: int(np.prod(shape)) * copies for name, shape in shapes.items()}
     shrink = min(1.0, PROBE_SIDE / min(n, sum(widths.values())))
     rows = max(int(n * shrink), 4 * int(encoder.cv) if isinstance(encoder.cv, int) else 20)
     rng, ids = np.random.default_rng(0), [f"s{i}" for i in range(rows)]
@@ -126,7 +161,9 @@ def plan_encoder(encoder: LinearEncoder, features: Mapping[str, Features], train
         responses = Recording(rng.standard_normal((rows, targets), np.float32), {"stimulus_id": ids})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            copy.deepcopy(encoder).fit(given, responses)
+            probe = copy.deepcopy(encoder)
+            probe.pool = False
+            probe.fit(given, responses)
 
     fixed, each = extrapolate(step, train.n_neuroids, first=min(64, train.n_neuroids))
     columns = sum(widths.values())

@@ -2,95 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from decoders import LatentDecoder
-from encoders import FeatureExtractor, Features, extract
-from recordings import Recording, Stimuli
-from recordings.errors import InputError, UnknownNameError
+from recordings.errors import InputError
 from recordings.events import OnEvent, Stop, report
 from recordings.storage import atomic_path, remove
 
-from .agreement import score_layers
-from .decoding import evaluate_decoder
-from .encoding import ceiling_of, fit_encoder, make_encoder, score_encoder, solver_device
+from . import answers as answer
+from .answers import RESULTS, once, write_json
 from .plan import Plan, extrapolate, resident_memory
-from .simulation import simulate_world
-from .sources import open_layers, open_recording, open_stimuli
-from .study import Alignment, Decoding, Encoding, FeatureSet, Study
+from .sources import open_recording
+from .study import Study
+from .table import TABLE, results_table, write_csv
+from .work import SUBJECT, Work
 
-STUDY, RESULTS, SUBJECT = "study.toml", "results.json", "subject-01"
+STUDY = "study.toml"
 # All that a run writes beside the study file.
-MADE = (RESULTS, SUBJECT, "features", "encode", "decode", "align")
+MADE = (RESULTS, TABLE, SUBJECT, "features", "encode", "ensemble", "decode", "align")
 TRIAL_STIMULI = 40
-
-
-class _Work:
-    """What the questions of one study share: its data, opened, its folder, and the caller's ears."""
-
-    def __init__(self, study: Study, n_stimuli: int | None, on_event: OnEvent | None, stop: Stop | None):
-        self.study = study
-        self.watched: dict[str, Any] = {"on_event": on_event, "stop": stop}
-        self.recording, self.stimuli = self._source()
-        if n_stimuli is not None:
-            ids = list(dict.fromkeys(self.recording.stimulus_ids))[:n_stimuli]
-            self.recording = self.recording.where(stimulus_id=ids)
-            self.stimuli = None if self.stimuli is None else self.stimuli.select(ids)
-        self.split = study.split.split(self.recording, study.seed)
-        self.train, self.test = self.split.apply(self.recording, self.stimuli)
-        self.features = {part.name: self._layers(part) for part in study.features}
-
-    def _source(self) -> tuple[Recording, Stimuli | None]:
-        source, seed = self.study.recording, self.study.seed
-        path = source.path
-        if source.simulate is not None:
-            path = self.study.out / SUBJECT
-            if not path.exists():
-                how = source.simulate.model_dump()
-                simulate_world(self.study.out, seed=seed, **how, **self.watched)
-        assert path is not None
-        shown = source.stimuli or (path if (path / "stimuli").is_dir() else None)
-        return open_recording(path, source.rois), None if shown is None else open_stimuli(shown)
-
-    def _layers(self, part: FeatureSet) -> dict[str, Features]:
-        if part.path is not None:
-            return open_layers(part.path, part.layers)
-        if self.stimuli is None:
-            raise InputError(
-                f"features {part.name!r} need what was shown", where="study", remedy="Add stimuli to [recording]"
-            )
-        assert part.model is not None
-        return extract(
-            FeatureExtractor.from_uri(part.model, device=self.study.device),
-            self.stimuli,
-            self.study.out / "features" / f"{part.name}.zarr",
-            layers=part.layers or None,
-            readout=part.readout,
-            batch_size=part.batch_size,
-            **self.watched,
-        )
-
-    def named(self, reference: str) -> dict[str, Features]:
-        """Layers that ``name`` or ``name/layer`` means, by a name of their own."""
-        name, _, layer = reference.partition("/")
-        layers = self.features[name]
-        if layer and layer not in layers:
-            raise UnknownNameError(f"no layer {layer!r} of {name}", remedy=f"There are: {', '.join(layers)}")
-        return {f"{name}/{key}": layers[key] for key in ([layer] if layer else layers)}
-
-    def one(self, reference: str) -> Features:
-        """The single layer that a reference means."""
-        layers = self.named(reference)
-        if len(layers) > 1:
-            raise UnknownNameError(f"{reference!r} has several layers", remedy=f"Name one: {', '.join(layers)}")
-        return next(iter(layers.values()))
 
 
 def run(
@@ -101,7 +33,9 @@ def run(
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Any]:
-    """Run a study, or what is left of it, and write ``results.json`` and the resolved ``study.toml`` to its folder.
+    """Run a study, or what is left of it.
+
+    Its folder gets ``results.json``, ``results.csv`` (see `studies.table`) and the resolved ``study.toml``.
 
     Features, models and answers that are there already, from the same study on the same data, are not made again.
 
@@ -112,7 +46,7 @@ def run(
 
     Returns
     -------
-    Answers by question: encode.<name>, decode.<name>, align.<name>, each a dict of JSON values.
+    Answers by question: encode.<name>, ensemble.<name>, decode.<name>, align.<name>, each a dict of JSON values.
 
     Raises
     ------
@@ -121,18 +55,21 @@ def run(
     Cancelled : `stop` answered True; run again to go on.
     """
     _claim(study, overwrite)
-    work = _Work(study, n_stimuli, on_event, stop)
-    data = _fingerprint(work)
-    asked: list[tuple[str, Any, Callable[[_Work, Any, Path], dict[str, Any]]]] = [
-        *(("encode", part, _encode) for part in study.encode),
-        *(("decode", part, _decode) for part in study.decode),
-        *(("align", part, _align) for part in study.align),
+    work = Work(study, n_stimuli, on_event, stop)
+    # Ensembles weigh models that are fitted before.
+    asked: list[tuple[str, Any, Callable[[Work, Any, Path], dict[str, Any]]]] = [
+        *(("encode", part, answer.encode) for part in study.encode),
+        *(("ensemble", part, answer.ensemble) for part in study.ensemble),
+        *(("decode", part, answer.decode) for part in study.decode),
+        *(("align", part, answer.align) for part in study.align),
     ]
     answers = {}
-    for number, (kind, part, answer) in enumerate(asked):
+    for number, (kind, part, give) in enumerate(asked):
         report(on_event, stop, "answer questions", number, len(asked))
-        answers[f"{kind}.{part.name}"] = _once(study.out / kind / part.name, data, lambda f: answer(work, part, f))  # noqa: B023
-    _write_json(study.out / RESULTS, {"study": study.name, "seed": study.seed, **answers})
+        folder = study.out / kind / part.name
+        answers[f"{kind}.{part.name}"] = once(folder, work.fingerprint, lambda f: give(work, part, f))  # noqa: B023
+    write_json(study.out / RESULTS, {"study": study.name, "seed": study.seed, **answers})
+    write_csv(results_table(study, answers), study.out / TABLE)
     return answers
 
 
@@ -187,79 +124,3 @@ def _remove_results(study: Study) -> None:
             )
     for place in made:
         remove(place)
-
-
-def _once(folder: Path, data: str, answer: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-    """The answer in a folder if it came from the same data, else a new one."""
-    stored = folder / RESULTS
-    if stored.exists():
-        found = json.loads(stored.read_text())
-        if found["data"] == data:
-            return dict(found["answer"])
-    folder.mkdir(parents=True, exist_ok=True)
-    given = json.loads(json.dumps(answer(folder), default=_plain))
-    _write_json(stored, {"data": data, "answer": given})
-    return dict(given)
-
-
-def _fingerprint(work: _Work) -> str:
-    """SHA-256 of responses, ids and features, so that answers from data that changed are given anew."""
-    digest = hashlib.sha256(work.recording.fingerprint().encode())
-    digest.update("\n".join(map(str, work.recording.stimulus_ids)).encode())
-    for block in work.recording.blocks():
-        digest.update(block.tobytes())
-    for layers in work.features.values():
-        for features in layers.values():
-            digest.update(features.fingerprint().encode())
-            for start in range(0, len(features), 256):
-                digest.update(features.read(slice(start, start + 256)).tobytes())
-    return digest.hexdigest()
-
-
-def _encode(work: _Work, part: Encoding, folder: Path) -> dict[str, Any]:
-    spaces = {name: layer for reference in part.features for name, layer in work.named(reference).items()}
-    encoder = make_encoder(
-        part.model,
-        alphas=part.alphas,
-        folds=part.folds,
-        delays=part.delays,
-        device=work.study.device,
-        seed=work.study.seed,
-    )
-    fit_encoder(encoder, spaces, work.train, keep_constant=part.keep_constant, scratch=folder, **work.watched)
-    remove(folder / "average.zarr")
-    encoder.save_pretrained(folder / "model", overwrite=True)
-    return score_encoder(
-        encoder,
-        spaces,
-        work.test,
-        ceiling=ceiling_of(encoder, work.recording, work.test),
-        metric=part.metric,
-        shuffles=part.shuffles,
-        seed=work.study.seed,
-    )
-
-
-def _decode(work: _Work, part: Decoding, folder: Path) -> dict[str, Any]:
-    features = work.one(part.features)
-    decoder = LatentDecoder(
-        max_neuroids=part.max_neuroids, device=solver_device(work.study.device), seed=work.study.seed
-    )
-    decoder.fit(work.train, features, **work.watched).save_pretrained(folder / "model", overwrite=True)
-    return evaluate_decoder(folder / "model", work.test, features, seed=work.study.seed)
-
-
-def _align(work: _Work, part: Alignment, folder: Path) -> dict[str, Any]:
-    how = {"device": work.study.device, "seed": work.study.seed, **work.watched}
-    return score_layers(work.named(part.features), work.test, metric=part.metric, **how)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    with atomic_path(path, overwrite=True) as part:
-        part.write_text(json.dumps(values, indent=2, default=_plain) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not a JSON value")

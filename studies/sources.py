@@ -9,7 +9,7 @@ from typing import Any
 from encoders import FeatureExtractor, Features, extract, layers_of
 from encoders.features.extractor import OUTPUT
 from recordings import Recording, Stimuli, Subject
-from recordings.errors import FormatError
+from recordings.errors import FormatError, InputError, UnknownNameError
 from recordings.events import OnEvent, Stop
 from recordings.subject import CARD, STIMULI
 
@@ -46,6 +46,32 @@ def open_stimuli(path: Path) -> Stimuli:
 def open_layers(path: Path, layers: Sequence[str] = ()) -> dict[str, Features]:
     """Layers of a feature store by name, all of them if none is named."""
     return {name: Features.load(path, name) for name in layers or layers_of(path)}
+
+
+def open_stores(paths: Sequence[Path], layers: Sequence[str] = ()) -> dict[str, Features]:
+    """Layers of one or several feature stores; of several by ``store/layer``, the store's name without its ending.
+
+    Raises
+    ------
+    UnknownNameError : no store has a layer of that name. InputError : two stores of one name.
+    """
+    if len(paths) == 1:
+        return open_layers(paths[0], layers)
+    names = [path.stem for path in paths]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InputError(f"two feature stores are called {min(twice)!r}", remedy="Rename one of them")
+    held = {path: layers_of(path) for path in paths}
+    for layer in layers:
+        if not any(layer in names for names in held.values()):
+            known = ", ".join(dict.fromkeys(name for names in held.values() for name in names))
+            raise UnknownNameError(f"no layer {layer!r}", where=paths[0], remedy=f"There are: {known}")
+    return {
+        f"{path.stem}/{layer}": Features.load(path, layer)
+        for path, names in held.items()
+        for layer in names
+        if not layers or layer in layers
+    }
 
 
 def extract_layers(

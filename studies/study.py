@@ -6,20 +6,14 @@ import json
 import tomllib
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from recordings import Recording, Split, split_by_stimulus, split_by_value
 from recordings.errors import FormatError, InputError
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-
-class Part(BaseModel):
-    """Base of the tables of a study file: a misspelt key is an error, not an ignored line."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from .questions import Alignment, Decoding, Encoding, Ensembling, FeatureSet, Name, Part
 
 
 class Simulation(Part):
@@ -56,11 +50,14 @@ class Holdout(Part):
     by : "stimulus", or a presentation coordinate (session, run, split, ...).
     test : fraction (below 1) or number of stimuli, where `by` is "stimulus".
     held_out : values of the coordinate, where `by` is one.
+    ensemble : fraction of the training stimuli (with delays, of its runs) that is kept from all encoding models, so
+        that ensembles learn their weights on it.
     """
 
     by: str = "stimulus"
     test: float | int = Field(default=0.2, gt=0)
     held_out: tuple[str | int, ...] = ()
+    ensemble: float = Field(default=0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _values_of_a_coordinate(self) -> Self:
@@ -102,66 +99,6 @@ def training_part(recording: Recording, split: str, seed: int) -> Recording:
     return Holdout.parse(split).split(recording, seed).apply(recording)[0]
 
 
-class FeatureSet(Part):
-    """Features by name: extracted with a model, or read from a store.
-
-    model : extractor URI, such as ``miniature:backbone``. layers : by module path; all of a store's by default.
-    readout : tokens, cls, pooled, flat or projected.
-    path : an existing store, instead of `model`.
-    """
-
-    name: Name
-    model: str | None = None
-    path: Path | None = None
-    layers: tuple[str, ...] = ()
-    readout: str = "pooled"
-    batch_size: int = Field(default=64, ge=1)
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.model is None) == (self.path is None):
-            raise ValueError("give either model or path")
-        return self
-
-
-class Encoding(Part):
-    """An encoding model fitted on the training part and scored on the held-out part.
-
-    features : names of feature sets, ``name`` or ``name/layer``; a band each for banded ridge, side by side otherwise.
-    delays : rows by which features are delayed (finite impulse response), for movies and time series.
-    keep_constant : predict the mean of neuroids that do not vary, instead of refusing them.
-    """
-
-    name: Name
-    model: Literal["ridge", "kernel_ridge", "banded_ridge"] = "ridge"
-    features: tuple[str, ...] = Field(min_length=1)
-    alphas: tuple[float, ...] = ()
-    folds: int = Field(default=5, ge=2)
-    delays: tuple[int, ...] = ()
-    keep_constant: bool = False
-    metric: Literal["r", "r2"] = "r"
-    shuffles: int = Field(default=100, ge=0)
-
-
-class Decoding(Part):
-    """A decoder from responses to features, scored by identification and retrieval of the held-out stimuli.
-
-    max_neuroids : read at most so many, the most reliable on the training part.
-    """
-
-    name: Name
-    features: str
-    max_neuroids: int | None = Field(default=None, ge=1)
-
-
-class Alignment(Part):
-    """How well features and the held-out responses agree, by RSA or by predictivity."""
-
-    name: Name
-    metric: Literal["rsa", "predictivity"] = "rsa"
-    features: str
-
-
 class Study(Part):
     """One study.
 
@@ -170,7 +107,7 @@ class Study(Part):
     name : of the study. seed : of all random draws. device : auto, cpu, cuda or mps.
     out : folder of the results, relative to the study file.
     recording, split : what is explained, and what of it is held out.
-    features : what it is explained by. encode, decode, align : the questions asked.
+    features : what it is explained by. encode, ensemble, decode, align : the questions asked.
     """
 
     name: Name
@@ -181,13 +118,20 @@ class Study(Part):
     split: Holdout = Holdout()
     features: tuple[FeatureSet, ...] = Field(min_length=1)
     encode: tuple[Encoding, ...] = ()
+    ensemble: tuple[Ensembling, ...] = ()
     decode: tuple[Decoding, ...] = ()
     align: tuple[Alignment, ...] = ()
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         known = [f.name for f in self.features]
-        for names in ([part.name for part in table] for table in (self.features, self.encode, self.decode, self.align)):
+        names_of = [
+            [part.name for part in self.features],
+            [part.name for part in self.encode] + [part.name for part in self.ensemble],
+            [part.name for part in self.decode],
+            [part.name for part in self.align],
+        ]
+        for names in names_of:
             twice = {n for n in names if names.count(n) > 1}
             if twice:
                 raise ValueError(f"name {min(twice)!r} occurs twice")
@@ -197,6 +141,13 @@ class Study(Part):
         for name, reference in asked:
             if reference.partition("/")[0] not in known:
                 raise ValueError(f"{name}: no features {reference!r}; there are: {', '.join(known)}")
+        models = [part.name for part in self.encode]
+        for part in self.ensemble:
+            unknown = [name for name in part.members if name not in models]
+            if unknown:
+                raise ValueError(f"{part.name}: no [[encode]] {unknown[0]!r}; there are: {', '.join(models) or 'none'}")
+        if self.ensemble and not self.split.ensemble:
+            raise ValueError("ensembles learn on stimuli that no member has seen: set ensemble = 0.1 in [split]")
         if not (self.encode or self.decode or self.align):
             raise ValueError("nothing is asked: add a table [[encode]], [[decode]] or [[align]]")
         return self

@@ -9,7 +9,8 @@ import pytest
 
 from encoders import Features
 from recordings import Recording
-from studies.encoding import ceiling_of, fit_encoder, make_encoder, score_against_baselines, score_encoder, split_by_fit
+from studies.encoding import fit_encoder, make_encoder
+from studies.evaluation import ceiling_of, score_against_baselines, score_encoder, split_by_fit
 
 
 @pytest.fixture
