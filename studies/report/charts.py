@@ -99,6 +99,8 @@ def bars_by_roi(series: Sequence[Series], rois: Sequence[str], label: str, alt: 
         panels[0].set(ylim=(len(series) - 0.5, -0.5), xlim=_span(values))
         for axes in panels[len(rois) :]:
             axes.set_visible(False)
+        for axes in panels[max(0, len(rois) - columns) : len(rois)]:
+            axes.tick_params(labelbottom=True)
         figure.supxlabel(label, fontsize=10.5)
 
     panel = 0.55 + 0.24 * len(series)

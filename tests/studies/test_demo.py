@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from encoders import Features, RidgeEncoder
-from encoders.attention import AttentionMaps
+from encoders.attention import AttentionMaps, TransformerEncoder
 from encoders.linear import DEFAULT_ALPHAS
 from recordings import Subject
 from recordings.errors import Cancelled, InputError
 from studies.demo import chain, encoding, run
 from studies.demo.attention_page import chosen_scenes, opposite_half
 from studies.demo.commands import commands
-from studies.demo.encoding import MODELS, N_SHUFFLES, Model, score_model
+from studies.demo.encoding import LAYERS, MODELS, N_SHUFFLES, Model, score_model
 from studies.demo.numbers import meaning
 from studies.demo.regions import SCORED
 from studies.demo.transformer import (
@@ -130,7 +130,7 @@ def test_a_stopped_demo_leaves_no_results(tmp_path: Path) -> None:
 def test_commands_name_what_the_demo_leaves() -> None:
     lines = [line for group in commands().values() for line in group]
     assert all(line.startswith("penfield ") for line in lines)
-    assert {f"models/{m.key}" for m in MODELS} <= {w for line in lines for w in line.split()}
+    assert {f"models/{m.key}" for m in (*MODELS, TRANSFORMER)} <= {w for line in lines for w in line.split()}
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +178,18 @@ def test_summary_report_and_artifacts_are_written(demo: tuple[Path, dict[str, fl
     by_roi = score.by_roi()
     assert {roi: pytest.approx(by_roi[roi], abs=1e-5) for roi in SCORED} == {
         roi: numbers[f"encode.gabor.{roi}"] for roi in SCORED
+    }
+
+
+@pytest.mark.slow
+def test_the_transformer_that_is_left_gives_its_scores_again(demo: tuple[Path, dict[str, float]]) -> None:
+    folder, numbers = demo
+    encoder = TransformerEncoder.from_pretrained(str(folder / "models" / TRANSFORMER.key))
+    tokens = {name: Features.load(folder / "features" / f"{TRANSFORMER.source}.zarr", name) for name in LAYERS}
+    test = Subject.load(folder / "subject-01").recording.where(split="test")
+    by_roi = encoder.score(tokens, test, n_bootstrap=0).by_roi()
+    assert {roi: pytest.approx(by_roi[roi], abs=1e-5) for roi in SCORED} == {
+        roi: numbers[f"encode.transformer.{roi}"] for roi in SCORED
     }
 
 

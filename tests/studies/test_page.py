@@ -51,10 +51,14 @@ def score(center: float, **more: Any) -> dict[str, Any]:
     return whole | regions | {"shuffled": 0.0017, "shuffled_standard_error": 0.0031} | more
 
 
+def made_up_study(folder: Path) -> Study:
+    (folder / "made-up.toml").write_text(STUDY)
+    return Study.load(folder / "made-up.toml")
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
-    (tmp_path / "study.toml").write_text(STUDY)
-    return Study.load(tmp_path / "study.toml")
+    return made_up_study(tmp_path)
 
 
 ANSWERS = {

@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from studies.demo.world import World
+from studies.page import PAGE, write_study_page
+
+from .test_page import ANSWERS, made_up_study
+
 pytestmark = pytest.mark.browser
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -76,6 +81,17 @@ def test_the_keyboard_reaches_the_results_first(page: Any) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "content"
+
+
+def test_a_study_page_fits_a_telephone(browser: Any, made_up_world: World, tmp_path: Path) -> None:
+    write_study_page(tmp_path, made_up_study(tmp_path), ANSWERS, made_up_world.subject.recording)
+    opened = browser.new_page(viewport={"width": 390, "height": 900})
+    opened.goto((tmp_path / PAGE).as_uri())
+    opened.wait_for_load_state("networkidle")
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+    assert opened.evaluate(OUTSIDE, 390) == []
+    assert opened.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt)") == []
+    opened.close()
 
 
 def contrast(first: str, second: str) -> float:
