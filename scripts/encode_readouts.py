@@ -13,6 +13,7 @@ from . import console
 from .encode_options import Attribution, Layers, Pictures, Shown, Stores, encode
 
 if TYPE_CHECKING:
+    from encoders import Encoder, Features
     from recordings import Stimuli
 
 SHOWN_QUERIES = 200
@@ -115,6 +116,8 @@ def attribute(
     A check on attention that works with every kind of encoding model. Integrated gradients add up to the prediction
     minus that of the mean stimulus.
     """
+    import numpy as np
+
     from encoders import load_encoder
     from encoders.attribution import by_place, integrated_gradients
     from recordings.artifacts import check_neuroids
@@ -136,11 +139,12 @@ def attribute(
     ids = stimulus or list(map(str, next(iter(spaces.values())).stimulus_ids))
     watched: dict[str, Any] = {"on_event": run.on_event, "stop": run.stop}
     if method is Attribution.integrated_gradients:
-        source = _one(given)
-        if "grid" not in source.attrs:
-            raise InputError("the features have no places", where="features", remedy="Take tokens")
-        found: Any = integrated_gradients(encoder, source, ids, neuroids, n_steps=steps, **watched)
-        values = by_place(found, source.attrs["grid"])
+        sources = _sources(encoder, given)
+        grids = {tuple(source.attrs.get("grid", ())) for source in sources.values()}
+        if len(grids) > 1 or grids == {()}:
+            raise InputError("the features have no places, or each their own", remedy="Take tokens of one grid")
+        found: Any = integrated_gradients(encoder, sources, ids, neuroids, n_steps=steps, **watched)
+        values = np.sum([by_place(part, *grids) for part in found.values()], 0)
     else:
         from encoders import FeatureExtractor
         from encoders.grad_cam import grad_cam
@@ -245,13 +249,18 @@ def _by_prompt(stimuli: Stimuli, prompts: tuple[str, str], uri: str, k: int, run
         return top_stimuli(similarity, k)
 
 
-def _one(given: Any) -> Any:
-    from encoders import Features
+def _sources(encoder: Encoder, given: Any) -> dict[str, Features]:
+    """Features by the name that the encoder, or every member of it, has given them."""
+    from encoders import Ensemble
+    from encoders.bands import named
     from recordings.errors import InputError
 
-    if isinstance(given, Features):
-        return given
-    raise InputError("the model reads several feature spaces", remedy="Attribute a model of one layer")
+    if not isinstance(encoder, Ensemble):
+        return named(given)
+    first, *others = ({n: f.fingerprint() for n, f in named(given[name]).items()} for name in encoder.members)
+    if any(other != first for other in others):
+        raise InputError("members of the ensemble read different features", remedy="Attribute one member at a time")
+    return named(next(iter(given.values())))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from recordings.storage import atomic_path, remove
 
 from . import answers as answer
 from .answers import RESULTS, once, write_json
+from .page import PAGE, write_study_page
 from .plan import Plan, extrapolate, resident_memory
 from .sources import open_recording
 from .study import Study
@@ -21,7 +22,7 @@ from .work import SUBJECT, Work
 
 STUDY = "study.toml"
 # All that a run writes beside the study file.
-MADE = (RESULTS, TABLE, SUBJECT, "features", "encode", "ensemble", "decode", "align")
+MADE = (RESULTS, TABLE, PAGE, SUBJECT, "features", "encode", "ensemble", "decode", "align")
 TRIAL_STIMULI = 40
 
 
@@ -35,7 +36,8 @@ def run(
 ) -> dict[str, Any]:
     """Run a study, or what is left of it.
 
-    Its folder gets ``results.json``, ``results.csv`` (see `studies.table`) and the resolved ``study.toml``.
+    Its folder gets ``results.json``, ``results.csv`` (see `studies.table`), ``report.html`` (`studies.page`) and the
+    resolved ``study.toml``.
 
     Features, models and answers that are there already, from the same study on the same data, are not made again.
 
@@ -70,6 +72,7 @@ def run(
         answers[f"{kind}.{part.name}"] = once(folder, work.fingerprint, lambda f: give(work, part, f))  # noqa: B023
     write_json(study.out / RESULTS, {"study": study.name, "seed": study.seed, **answers})
     write_csv(results_table(study, answers), study.out / TABLE)
+    write_study_page(study.out, study, answers, work.test)
     return answers
 
 
