@@ -61,7 +61,8 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.fold_keys, self.attention_dropout = n_heads, fold_keys, attention_dropout
         self.channels = hidden
-        self.query = nn.Parameter(torch.randn(n_queries, hidden))
+        # Small, so that queries start with attention to every place; those that start at some place are slow to leave it.
+        self.query = nn.Parameter(0.1 * torch.randn(n_queries, hidden))
         self.register_buffer("position", position_code(position, grid, channels), persistent=False)
         self.tokens = nn.ModuleList(
             nn.TransformerEncoderLayer(
