@@ -61,7 +61,7 @@ class Attention(nn.Module):
         super().__init__()
         self.n_heads, self.fold_keys, self.attention_dropout = n_heads, fold_keys, attention_dropout
         self.channels = hidden
-        # Small, so that queries start with attention to every place; those that start at some place are slow to leave it.
+        # Small, so that queries attend to every place at first; they hardly leave a place they began with by chance.
         self.query = nn.Parameter(0.1 * torch.randn(n_queries, hidden))
         self.register_buffer("position", position_code(position, grid, channels), persistent=False)
         self.tokens = nn.ModuleList(
