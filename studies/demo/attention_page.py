@@ -95,6 +95,7 @@ def _patch_row(patch: Patch) -> list[str]:
         patch.name,
         str(patch.n_with),
         f"{100 * patch.on_object:.0f} % ({100 * patch.by_chance:.0f} %)",
+        f"{100 * patch.on_others:.0f} %",
         f"{100 * patch.mass:.0f} % ({100 * patch.area:.0f} %)",
         f"{patch.entropy_with:.2f}",
         f"{patch.entropy_without:.2f}",

@@ -52,7 +52,7 @@ class Patch:
     ----------
     name : of the patch. n_with : held-out scenes with its object, n_without : those without.
     on_object : share of scenes with the object in which the peak of attention, averaged over heads, lies on it.
-    by_chance : the same for a peak put anywhere.
+    by_chance : the same for a peak put anywhere. on_others : as `on_object`, on the objects of the other scenes.
     mass : share of attention on the object. area : share of the picture that the object covers.
     entropy_with, entropy_without : mean entropy, where the object is there and where not, of the head that differed
         most in the training scenes; 1 is attention spread evenly.
@@ -63,6 +63,7 @@ class Patch:
     n_without: int
     on_object: float
     by_chance: float
+    on_others: float
     mass: float
     area: float
     entropy_with: float
@@ -198,8 +199,10 @@ def _watched(
     maps: AttentionMaps, training: AttentionMaps, name: str, groups: np.ndarray, known: np.ndarray, masks: np.ndarray
 ) -> Patch:
     there = groups == name
-    shown = maps.select(np.asarray(maps.stimulus_ids)[there].tolist())
+    ids = np.asarray(maps.stimulus_ids)
+    shown, others = maps.select(ids[there].tolist()), maps.select(ids[~there].tolist())
     on_object, by_chance = shown.peak_on(masks[there])
+    on_others, _ = others.peak_on(masks[~there])
     mass, area = shown.mass_on(masks[there])
     before = training.entropy(relative=True)
     heads = (before[known != name].mean(0) - before[known == name].mean(0)).argmax(-1)
@@ -210,6 +213,7 @@ def _watched(
         int((~there).sum()),
         float(on_object.mean()),
         by_chance,
+        float(on_others.mean()),
         float(mass.mean()),
         float(area.mean()),
         float(entropy[there].mean()),

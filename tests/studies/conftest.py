@@ -57,8 +57,9 @@ def made_up_world() -> World:
     stimuli = Stimuli.from_arrays(images, ids, caption=captions, group=groups)
     silhouettes = np.zeros((20, 64, 64), bool)
     for i, silhouette in enumerate(silhouettes):
-        row, column = divmod(8 * i % 64, 4)
-        silhouette[row : row + 8, 8 * column : 8 * column + 8] = True
+        # One place of the grid of tokens; never the first, where the peak of even attention is.
+        row, column = 1 + i % 7, i % 8
+        silhouette[8 * row : 8 * row + 8, 8 * column : 8 * column + 8] = True
     vertices = {side: patches(name) for side, name in (("L", "left"), ("R", "right"))}
     neuroids = pd.DataFrame(
         {

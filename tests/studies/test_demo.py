@@ -91,7 +91,7 @@ def test_patches_that_look_at_their_objects_are_told_from_others(
     groups = shown_groups(made_up_world, made_up_world.test)
     for patch in made_up_attention.patches:
         assert patch.n_with == (groups == patch.name).sum() and patch.n_with + patch.n_without == len(groups)
-        assert patch.mass > 10 * patch.area
+        assert patch.mass > 10 * patch.area and patch.on_others == 0
         assert patch.entropy_with < 0.6 < patch.entropy_without
     maps = made_up_attention.maps
     elsewhere = replace(made_up_world, silhouettes=np.roll(made_up_world.silhouettes, 32, axis=2))

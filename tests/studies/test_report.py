@@ -20,7 +20,7 @@ from studies.demo.regions import COLOURS, region_maps
 from studies.demo.world import World
 from studies.report import Section, write_report
 from studies.report.charts import Series, scores_by_roi
-from studies.report.cortex import cortex
+from studies.report.cortex import cortex, on_fsaverage5, symmetric_limit
 from studies.report.images import DARK, NARROW, photograph
 from studies.report.page import number
 
@@ -122,6 +122,19 @@ def test_cortex_without_values_is_grey_and_with_values_is_not() -> None:
     spread = [np.ptp(pixels(image.uri)[..., :3][pixels(image.uri)[..., 3] == 255], 1).max() for image in (bare, full)]
     assert spread[0] <= 2 < 50 < spread[1]
     assert bare.alt == "half: flattened left hemisphere"
+
+
+def test_scales_of_differences_are_symmetric_and_hold_nearly_all() -> None:
+    few = np.r_[np.linspace(-0.31, 0.31, 1000), np.full(5, 3.0), np.nan]
+    assert symmetric_limit(few) == 0.35
+    assert symmetric_limit(np.full(3, np.nan)) == symmetric_limit(np.zeros(3)) == 0.05
+
+
+def test_maps_of_finer_meshes_are_drawn_at_the_vertices_they_share() -> None:
+    fine = {side: np.arange(40962.0) for side in "LR"}
+    drawn = on_fsaverage5(fine)
+    assert drawn is not None and np.array_equal(drawn["R"], np.arange(10242.0))
+    assert on_fsaverage5({"L": np.zeros(32492), "R": np.zeros(32492)}) is None
 
 
 def test_charts_come_for_light_and_dark_wide_and_narrow() -> None:
