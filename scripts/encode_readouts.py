@@ -75,7 +75,8 @@ def attend(
     heads = encoder.n_heads if per_head else 1
     check_size(len(ids), len(query or names) * heads, math.prod(encoder.module_.grid))
     found = encoder.attention(given, ids, queries=query, per_head=per_head, **watched)
-    save_maps(found.weights, ids, list(found.queries), out, overwrite=overwrite)
+    named: dict[str, Any] = {"stimulus_id": ids, "query": found.queries}
+    save_maps(found.weights, out, per_head=per_head, overwrite=overwrite, **named)
     answer: dict[str, Any] = {"out": out, "stimuli": len(found), "queries": len(found.queries)}
     if overlays and stimuli:
         answer["overlays"] = write_overlays(found, open_stimuli(stimuli), overlays, overwrite=overwrite)
@@ -155,7 +156,7 @@ def attribute(
         shown = open_stimuli(stimuli).select(ids)
         how: Any = method.value
         values = grad_cam(encoder, extractor, given, shown, neuroids, method=how, **watched)
-    save_maps(values, ids, None, out, overwrite=overwrite)
+    save_maps(values, out, overwrite=overwrite, stimulus_id=ids)
     return {
         "out": out,
         "method": method.value,

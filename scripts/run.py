@@ -24,9 +24,12 @@ def run(
     """Run a study file, or what is left of it after an interruption. It repeats to the same numbers.
 
     A study file names name, seed, device and out; [recording] with path (and stimuli, rois) or simulate; [split] with
-    by and test or held_out; [[features]] with name, and model (layers, readout) or path; and what is asked:
-    [[encode]] (name, model, features, alphas, folds, delays, metric, shuffles), [[decode]] (name, features,
-    max_neuroids) and [[align]] (name, metric, features). --seed and --device go before the file's own.
+    by and test or held_out, and ensemble; [[features]] with name, and model (layers, readout, dtype) or path; and what
+    is asked: [[encode]] (name, model, routing, features, alphas, folds, delays, runs, metric, shuffles, and a table
+    [encode.transformer] of its options), [[ensemble]] (name, members, temperature, metric, shuffles), [[decode]] (name,
+    features, max_neuroids) and [[align]] (name, metric, features). --seed and --device go before the file's own.
+
+    The folder `out` gets results.json, results.csv with a row a model and region, and report.html.
     """
     from studies.run import plan_study
     from studies.run import run as run_study

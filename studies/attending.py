@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,18 @@ def check_size(n_stimuli: int, n_queries: int, n_places: int) -> None:
 
 
 def save_maps(
-    values: np.ndarray, stimulus_ids: list[str], queries: list[str] | None, path: Path, *, overwrite: bool = False
+    values: np.ndarray,
+    path: Path,
+    *,
+    per_head: bool = False,
+    overwrite: bool = False,
+    **names: Sequence[str],
 ) -> None:
-    """Write maps (stimulus, [query, [head,]] [frame,] row, column) with their names, to .npz or to .zarr (xarray).
+    """Write maps (stimulus, [query, [head,]] [frame,] row, column) to .npz or to .zarr (xarray), as ``weights``.
+
+    Parameters
+    ----------
+    names : of stimuli, and of queries if there are any: stimulus_id=..., query=...
 
     Raises
     ------
@@ -42,17 +52,15 @@ def save_maps(
     """
     if path.suffix not in (".npz", ".zarr"):
         raise InputError("maps are written as .npz or .zarr", where=path, remedy="Choose a name with such an ending")
-    names: dict[str, Any] = {"stimulus_id": np.array(stimulus_ids, dtype=str)}
-    if queries is not None:
-        names["query"] = np.array(queries, dtype=str)
+    coords: dict[str, Any] = {axis: np.array(labels, dtype=str) for axis, labels in names.items()}
     with atomic_path(path, overwrite=overwrite) as part:
         if path.suffix == ".npz":
             with part.open("wb") as file:
-                np.savez_compressed(file, weights=values, **names)
+                np.savez_compressed(file, weights=values, **coords)
             return
-        rest = {2: ["row", "column"], 3: ["frame", "row", "column"], 4: ["head", "frame", "row", "column"]}
-        dims = [*names, *rest[values.ndim - len(names)]]
-        xr.DataArray(values, dims=dims, coords=names, name="weights").to_dataset().to_zarr(part, mode="w")
+        dims = [*coords, *(["head"] if per_head else [])]
+        dims += ["frame", "row", "column"][len(dims) - values.ndim :]
+        xr.DataArray(values, dims=dims, coords=coords, name="weights").to_dataset().to_zarr(part, mode="w")
 
 
 def summarise_attention(maps: AttentionMaps) -> pd.DataFrame:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from encoders import TransformerEncoder
 from recordings import Recording
 from recordings.errors import FormatError, InputError
+from studies.questions import Transformer
 from studies.study import Holdout, Study
 
 TEXT = """
@@ -23,6 +26,28 @@ model = "baseline:pixels"
 [[encode]]
 name = "ridge"
 features = ["pixels"]
+"""
+
+
+NETWORK = """
+[[encode]]
+name = "network"
+model = "transformer"
+routing = "vertex"
+runs = 3
+features = ["pixels"]
+[encode.transformer]
+epochs = 3
+grid = [8, 8]
+[[encode]]
+name = "banded"
+model = "banded_ridge"
+features = ["pixels"]
+[[ensemble]]
+name = "both"
+members = ["network", "ridge"]
+[split]
+ensemble = 0.1
 """
 
 
@@ -42,6 +67,21 @@ def test_defaults_are_written_out_and_come_back_equal(tmp_path: Path) -> None:
     resolved = write(tmp_path, study.to_toml())
     assert "shuffles = 100" in resolved.read_text()
     assert Study.load(resolved) == study
+
+
+def test_the_transformer_and_ensembles_come_back_equal(tmp_path: Path) -> None:
+    study = Study.load(write(tmp_path, TEXT + NETWORK))
+    network = study.encode[1]
+    assert network.transformer is not None and network.transformer.grid == (8, 8) and network.runs == 3
+    resolved = write(tmp_path, study.to_toml()).read_text()
+    assert "learning_rate = 0.0005" in resolved and "temperature = 40.0" in resolved
+    assert Study.load(tmp_path / "study.toml") == study
+
+
+def test_the_transformers_table_has_the_encoders_options_and_defaults() -> None:
+    elsewhere = {"self", "routing", "delays", "seed", "device"}
+    options = inspect.signature(TransformerEncoder.__init__).parameters
+    assert Transformer().model_dump() == {n: p.default for n, p in options.items() if n not in elsewhere}
 
 
 def test_awkward_text_survives_the_round_trip(tmp_path: Path) -> None:
@@ -69,6 +109,32 @@ def test_mistakes_are_named_with_the_file(tmp_path: Path, change: tuple[str, str
     with pytest.raises(FormatError, match=says) as caught:
         Study.load(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("epochs = 3", "epoch = 3"), "transformer.epoch"),
+        (("epochs = 3", "epochs = 0"), "transformer.epochs"),
+        (('"vertex"', '"pooled"'), "'pooled' is of model 'ridge'"),
+        (('"vertex"', '"rio"'), "routing"),
+        (('model = "transformer"', ""), "'vertex' is of model 'transformer'"),
+        (('routing = "vertex"', "folds = 3"), r"\[encode.transformer\]"),
+        (('model = "banded_ridge"', "runs = 2"), "no seed"),
+        (('model = "banded_ridge"', 'model = "banded_ridge"\nrouting = "cls"'), "takes no routing"),
+        (('model = "banded_ridge"', "transformer = {}"), "goes with model = 'transformer'"),
+        (("ensemble = 0.1", "ensemble = 0.0"), r"ensemble = 0\.1"),
+        (("ensemble = 0.1", "ensemble = 1.5"), "ensemble"),
+        (('members = ["network", "ridge"]', 'members = ["forest"]'), "no .*'forest'; there are: ridge, network"),
+        (('members = ["network", "ridge"]', "members = []"), "members"),
+        (('name = "both"', 'name = "ridge"'), "occurs twice"),
+    ],
+)
+def test_mistakes_about_the_transformer_are_named(tmp_path: Path, change: tuple[str, str], says: str) -> None:
+    path = write(tmp_path, TEXT + NETWORK.replace(*change))
+    assert NETWORK.replace(*change) != NETWORK
+    with pytest.raises(FormatError, match=says):
+        Study.load(path)
 
 
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
