@@ -63,7 +63,9 @@ def fit(
     self_attention: Annotated[
         int | None, typer.Option(min=0, help="Layers of self-attention over tokens.", rich_help_panel=NETWORK)
     ] = None,
-    feedforward: Annotated[int | None, typer.Option(min=1, help="Feed-forward size.", rich_help_panel=NETWORK)] = None,
+    feedforward: Annotated[
+        int | None, typer.Option(min=0, help="Feed-forward size; 0 for none.", rich_help_panel=NETWORK)
+    ] = None,
     dropout: Annotated[float | None, typer.Option(min=0, max=0.99, help="Dropout.", rich_help_panel=NETWORK)] = None,
     grid: Annotated[
         str | None, typer.Option(help="Average tokens to ROWSxCOLUMNS, such as 16x16.", rich_help_panel=NETWORK)

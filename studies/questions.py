@@ -48,7 +48,7 @@ class Transformer(Part):
     n_heads: int = Field(default=16, ge=1)
     n_layers: int = Field(default=1, ge=1)
     n_self_attention: int = Field(default=0, ge=0)
-    feedforward: int = Field(default=1024, ge=1)
+    feedforward: int = Field(default=1024, ge=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     attention_dropout: float = Field(default=0.0, ge=0, lt=1)
     fold_keys: bool = False

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from recordings import Recording
 from recordings.artifacts import recording_fields
-from recordings.errors import ArtifactError, InputError, UnknownNameError
+from recordings.errors import InputError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
 
 from ..bands import named
@@ -28,7 +28,7 @@ from .position import CODES
 from .predictor import BY_NEUROID, ROUTINGS, Predictor, Shape
 from .queries import Regions
 from .refit import refit_readout
-from .sources import Source, check_source, delayed_rows, source_of
+from .sources import Source, checked, delayed_rows, source_of
 from .stream import TokenStream
 from .targets import StandardisedResponses, moments, split_validation
 from .training import History, train
@@ -162,7 +162,8 @@ class TransformerEncoder(Encoder):
         self.sources_ = [source_of(name, space) for name, space in spaces.items()]
         self.regions_ = Regions.of(recording)
         self.target_mean_, self.target_scale_ = moments(training)
-        streams = [self._stream(list(spaces.values()), part) for part in (training, chosen)]
+        parts = (training, chosen)
+        streams = [self._stream(list(spaces.values()), part.stimulus_ids, run_labels(part)) for part in parts]
         torch.manual_seed(self.seed)
         self.module_ = self._build()
         self.module_.standardise_with(streams[0].moments())
@@ -233,10 +234,12 @@ class TransformerEncoder(Encoder):
             **attention,
         )
 
-    def _stream(self, spaces: list[Features], recording: Recording) -> TokenStream:
-        rows = [space.rows(recording.stimulus_ids.astype(str).tolist()) for space in spaces]
+    def _stream(
+        self, spaces: Sequence[Features], stimulus_ids: Sequence[str] | np.ndarray, runs: np.ndarray
+    ) -> TokenStream:
+        rows = [space.rows([str(i) for i in stimulus_ids]) for space in spaces]
         if self.delays:
-            rows = [delayed_rows(r, self.delays, run_labels(recording)) for r in rows]
+            rows = [delayed_rows(r, self.delays, runs) for r in rows]
         return TokenStream(spaces, rows, batch_size=self.batch_size, seed=self.seed)
 
     def _fingerprint(self, training: Recording, chosen: Recording) -> dict[str, str]:
@@ -325,15 +328,7 @@ class TransformerEncoder(Encoder):
 
     def _checked(self, features: Features | Mapping[str, Features]) -> list[Features]:
         self._check_fitted()
-        spaces = named(features)
-        if set(spaces) != {source.name for source in self.sources_}:
-            raise ArtifactError(
-                f"features named {sorted(spaces)}, fitted on {sorted(source.name for source in self.sources_)}",
-                remedy="Give the same models and layers as in the fit",
-            )
-        for source in self.sources_:
-            check_source(source, spaces[source.name])
-        return [spaces[source.name] for source in self.sources_]
+        return checked(self.sources_, named(features))
 
     def _batches(
         self,
@@ -344,13 +339,9 @@ class TransformerEncoder(Encoder):
     ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor | None]]:
         """Tokens of consecutive stimuli, and which delays are shown."""
         spaces = self._checked(features)
-        ids = list(spaces[0].stimulus_ids) if stimulus_ids is None else list(map(str, stimulus_ids))
-        rows = [space.rows(ids) for space in spaces]
-        if self.delays:
-            labels = np.zeros(len(ids), int) if runs is None else np.asarray(runs)
-            rows = [delayed_rows(r, self.delays, labels) for r in rows]
-        stream = TokenStream(spaces, rows, batch_size=self.batch_size, seed=self.seed)
-        for batch in stream.in_order():
+        ids = spaces[0].stimulus_ids if stimulus_ids is None else stimulus_ids
+        labels = np.zeros(len(ids), int) if runs is None else np.asarray(runs)
+        for batch in self._stream(spaces, ids, labels).in_order():
             shown = None if batch.shown is None else batch.shown.to(device)
             yield [tokens.to(device) for tokens in batch.tokens], shown
 

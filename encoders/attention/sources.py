@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,14 +69,26 @@ def source_of(name: str, features: Features) -> Source:
     return Source(name, features.fingerprint(), label, features.shape[2], grid)
 
 
-def check_source(source: Source, features: Features) -> None:
-    """Raise `ArtifactError` if features are of another space than the encoder was fitted on."""
-    if features.fingerprint() != source.fingerprint:
+def checked(sources: Sequence[Source], spaces: Mapping[str, Features]) -> list[Features]:
+    """Features in the order of the sources that an encoder was fitted on.
+
+    Raises
+    ------
+    ArtifactError : other names, or features of another space than in the fit.
+    """
+    if set(spaces) != {source.name for source in sources}:
         raise ArtifactError(
-            f"the features are not those of the fit ({source.label})",
-            where=f"features {source.name}" if source.name else None,
-            remedy="Extract them with the same model, layer, read-out and preprocessing",
+            f"features named {sorted(spaces)}, fitted on {sorted(source.name for source in sources)}",
+            remedy="Give the same models and layers as in the fit",
         )
+    for source in sources:
+        if spaces[source.name].fingerprint() != source.fingerprint:
+            raise ArtifactError(
+                f"the features are not those of the fit ({source.label})",
+                where=f"features {source.name}" if source.name else None,
+                remedy="Extract them with the same model, layer, read-out and preprocessing",
+            )
+    return [spaces[source.name] for source in sources]
 
 
 def delayed_rows(rows: np.ndarray, delays: Sequence[int], runs: np.ndarray) -> np.ndarray:
