@@ -13,9 +13,12 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from encoders import Features, TransformerEncoder, load_encoder
+from encoders import FeatureExtractor, Features, TransformerEncoder, load_encoder
 from encoders.attribution import integrated_gradients
+from encoders.grad_cam import grad_cam
 from recordings import Recording, Space, Stimuli, Subject
+
+from ..encoders.tiny import save_open_clip, save_timm
 
 IDS = [f"s{i:02d}" for i in range(60)]
 TINY = ("--model", "transformer", "--epochs", 2, "--heads", 2, "--hidden", 8, "--feedforward", 8, "--device", "cpu")
@@ -183,6 +186,33 @@ def test_regions_are_contrasted_by_label(penfield: Callable[..., Any], tokens: P
     assert result.exit_code == 0, result.stderr
     assert result.json["stimuli"] == {"cat+dog": 40, "car": 20} and set(result.json["roi"]) == {"A", "B"}
     assert result.json["roi"]["B"]["n_neuroids"] == 4 and (tokens / "maps" / "d_prime.R.func.gii").is_file()
+
+
+@pytest.mark.slow
+def test_prompts_and_the_way_through_the_image_model(penfield: Callable[..., Any], tokens: Path) -> None:
+    model, subject = save_timm(tokens / "vit"), tokens / "subject"
+    store = ("--layer", "blocks.1", "--readout", "tokens", "--out", tokens / "vit.zarr")
+    assert penfield("features", subject, "--model", f"timm:{model}", *store).exit_code == 0
+    given = ("-f", tokens / "vit.zarr", "-r", subject)
+    assert penfield("encode", "fit", *given, *TINY, "--out", tokens / "seen").exit_code == 0
+    given = ("-m", tokens / "seen", *given)
+    method = ("--method", "hires_cam", "--stimuli", subject, "--stimulus", "s05", "--stimulus", "s01", "--roi", "B")
+    result = penfield("encode", "attribute", *given, *method, "--out", tokens / "cam.npz")
+    assert result.exit_code == 0, result.stderr
+    stored = np.load(tokens / "cam.npz")
+    extractor, images = FeatureExtractor.from_uri(f"timm:{model}", device="cpu"), Subject.load(subject).stimuli
+    features = Features.load(tokens / "vit.zarr")
+    shown = images.select(["s05", "s01"])
+    expected = grad_cam(load_encoder(tokens / "seen"), extractor, features, shown, [2, 3, 4, 5], method="hires_cam")
+    np.testing.assert_allclose(stored["weights"], expected, rtol=1e-3, atol=1e-5)
+    assert list(stored["stimulus_id"]) == ["s05", "s01"] and expected.shape == (2, 4, 4)
+
+    clip = f"open_clip:{save_open_clip(tokens / 'clip')}"
+    prompts = ("--prompts", "a photo of a face", "a photo of a house", "--prompt-model", clip, "-k", 5)
+    result = penfield("encode", "contrast", *given, *prompts, "--permutations", 99, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.json["contrast"] == "a photo of a face > a photo of a house"
+    assert set(result.json["stimuli"].values()) == {5} and set(result.json["roi"]) == {"A", "B"}
 
 
 class TestBadInput:

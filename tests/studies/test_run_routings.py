@@ -183,7 +183,8 @@ def test_what_is_no_number_is_the_first_runs() -> None:
 
 @pytest.mark.slow
 def test_the_example_compares_all_routings(tmp_path: Path) -> None:
-    (tmp_path / "study.toml").write_text(EXAMPLE.read_text().replace("scenes = 400", "scenes = 300"))
+    fewer = EXAMPLE.read_text().replace("scenes = 400", "scenes = 240").replace("epochs = 20", "epochs = 10")
+    (tmp_path / "study.toml").write_text(fewer)
     study = Study.load(tmp_path / "study.toml")
     run(study)
     table = pd.read_csv(study.out / "results.csv").set_index(["encode", "roi"]).r
