@@ -119,6 +119,15 @@ def test_stopped_with_checkpoints_it_goes_on(penfield: Callable[..., Any], token
     np.testing.assert_array_equal(whole, again)
 
 
+def test_a_dry_run_writes_nothing(penfield: Callable[..., Any], tokens: Path) -> None:
+    given = ("-f", tokens / "tokens.zarr", "-r", tokens / "subject", *TINY, "--checkpoints", tokens / "training")
+    result = penfield("encode", "fit", *given, "--out", tokens / "model", "--dry-run", "--json")
+    assert result.exit_code == 0, result.stderr
+    estimate = result.json["estimate"]
+    assert 0 < estimate["seconds"] < 20 and 0.05 < estimate["memory_gb"] < 10 and estimate["disk_gb"] < 0.01
+    assert not (tokens / "model").exists() and not (tokens / "training").exists()
+
+
 def test_ensembles_leave_a_third_set_for_the_score(penfield: Callable[..., Any], tokens: Path, fitted: Path) -> None:
     fit(penfield, tokens, "pooled", "--routing", "pooled")
     stores = ("-f", tokens / "tokens.zarr", "-r", tokens / "subject")

@@ -193,6 +193,7 @@ def test_the_example_compares_all_routings(tmp_path: Path) -> None:
     # What a patch prefers is found wherever it stands by attention, and nowhere in particular by fixed weights.
     assert table["roi", "category"] > table["flattened", "category"] + 0.1
     members = study.ensemble[0].members
-    for roi in ("V1", "V4", "category", "all"):
-        assert table["ensemble", roi] > max(table[name, roi] for name in members) - 0.03
+    assert table["ensemble", "all"] > max(table[name, "all"] for name in members)
+    for roi in ("V1", "V4", "category"):
+        assert table["ensemble", roi] > max(table[name, roi] for name in members) - 0.06
     assert (table.unstack().min() > 0).all()
