@@ -169,7 +169,8 @@ def shuffled_claims(world: World, encoder: TransformerEncoder) -> dict[str, floa
     score = encoder.score(world.tokens, test, ceiling=world.ceiling, n_bootstrap=0)
     null = shuffled_score(score, encoder.predict(world.tokens, world.ids), test, n=N_SHUFFLES, seed=0)
     order = np.random.default_rng(0).permutation(TRAIN)
-    pairs = Recording(world.train.values[order], world.train.presentations, world.train.neuroids)
+    train = world.train
+    pairs = Recording(train.values[order], train.presentations, train.neuroids, space=train.space)
     tokens = world.tokens["blocks.3"]
     misled = TransformerEncoder("roi", device="cpu", epochs=5).fit(tokens, pairs)
     trained = misled.score(tokens, test, ceiling=world.ceiling, n_bootstrap=0).center
