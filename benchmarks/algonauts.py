@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -24,8 +23,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from provenance import RESULTS, provenance
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "algonauts.json"
+OUT = RESULTS / "algonauts.json"
 LIMIT_MB = 8 * 1024
 # The groups that the paper takes; streams would put every vertex in a large region as well.
 GROUPS = ("prf-visualrois", "floc-bodies", "floc-faces", "floc-places", "floc-words")
@@ -153,11 +154,12 @@ def main() -> None:
     parser.add_argument("--option", nargs="*", default=[], help="further words for encode fit")
     parser.add_argument("--until", default="evaluate", help="last step to run")
     parser.add_argument("--scratch", type=Path, help="folder to work in; by default a temporary one")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     given.images = given.images or (40 if given.quick else 300)
     given.depth = given.depth or (1 if given.quick else 2)
     given.epochs = given.epochs or (1 if given.quick else 2)
+    origin = provenance()
     with tempfile.TemporaryDirectory(dir=given.scratch) as temporary:
         folder = Path(temporary)
         save_backbone(folder / "backbone", given.depth)
@@ -169,8 +171,7 @@ def main() -> None:
     peak = max(step["peak_mb"] for step in steps.values())
     answers = {name: step.pop("printed") for name, step in steps.items()}
     result = {
-        "command": shlex.join(["python", "benchmarks/algonauts.py", *sys.argv[1:]]),
-        "cores": os.cpu_count(), "python": platform.python_version(), "images": given.images, "vertices": 39_548,
+        **origin, "images": given.images, "vertices": 39_548,
         "tokens": [961, 768], "backbone_blocks": given.depth, "epochs": given.epochs, "routing": given.routing,
         "peak_mb": peak, "limit_mb": LIMIT_MB, "within_limit": peak <= LIMIT_MB, "steps": steps,
         "score": summary(answers.get("evaluate", {})),

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from provenance import RESULTS, provenance
 from ridge import peak_mb
 
 TOKENS, CHANNELS, CHUNK = 961, 768, 32
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="200 and 600 pictures")
     parser.add_argument("--pictures", type=int, nargs="+")
     parser.add_argument("--scratch", type=Path, help="folder for the store; by default the temporary folder")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, help="JSON file; by default token_memory.json, or none with --quick")
     for hidden, kind in (("--step", str), ("--store", Path), ("--size", int), ("--buffer", int)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -85,14 +86,15 @@ def main() -> None:
     else:
         sizes = given.pictures or ([200, 600] if given.quick else [1000, 3000, 10_000])
         buffer = BUFFER // 10 if given.quick else BUFFER
+        origin = provenance()
         results = [run(n, buffer, given.scratch) for n in sizes]
         print(f"{'pictures':>9}{'store GB':>10}{'seconds':>9}{'extra MB':>10}   (buffer {buffer / 1e6:.0f} MB)")
         for row in results:
             stored = 2 * row["pictures"] * TOKENS * CHANNELS / 1e9
             print(f"{row['pictures']:9d}{stored:10.1f}{row['seconds']:9.1f}{row['extra_mb']:10.0f}")
-        report = {"command": f"python {Path(__file__).name} {' '.join(sys.argv[1:])}".strip(), "runs": results}
-        if given.out:
-            given.out.write_text(json.dumps(report, indent=1) + "\n")
+        report = {**origin, "runs": results}
+        if out := given.out or (None if given.quick else RESULTS / "token_memory.json"):
+            out.write_text(json.dumps(report, indent=1) + "\n")
         print(json.dumps(report))
 
 

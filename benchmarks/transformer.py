@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -41,6 +40,7 @@ from original_step import (
     make_optimiser,
     train_step,
 )
+from provenance import RESULTS, provenance
 from ridge import peak_mb
 from torch import Tensor, nn
 from transformer_gpu import gpu
@@ -65,7 +65,7 @@ from encoders.attention.readouts import DiagonalReadout
 from encoders.attention.stream import TokenStream
 from encoders.attention.training import train
 
-RESULTS = Path(__file__).parent / "results" / "transformer.json"
+OUT = RESULTS / "transformer.json"
 Part = dict[str, Any]
 
 
@@ -302,7 +302,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="an eighth of the vertices, batches of 4")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), metavar="PART")
     parser.add_argument("--accuracy", action="store_true", help="noise-normalised r with and without token pooling")
-    parser.add_argument("--out", type=Path, help=f"JSON file; by default {RESULTS.name}, or none with --quick")
+    parser.add_argument("--out", type=Path, help=f"JSON file; by default {OUT.name}, or none with --quick")
     parser.add_argument("--vertex-step", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -321,20 +321,10 @@ def main() -> None:
         found = part()
         print_part(name, found)
         results[name] = origin | found
-    if out := arguments.out or (None if arguments.quick else RESULTS):
+    if out := arguments.out or (None if arguments.quick else OUT):
         out.parent.mkdir(parents=True, exist_ok=True)
         earlier = json.loads(out.read_text()) if out.exists() else {}
         out.write_text(json.dumps(earlier | results, indent=2) + "\n")
-
-
-def provenance() -> Part:
-    """What is needed to repeat the numbers."""
-    head = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
-    return {
-        "command": shlex.join(["python", f"benchmarks/{Path(__file__).name}", *sys.argv[1:]]),
-        "commit": subprocess.run(head, check=True, stdout=subprocess.PIPE, text=True).stdout.strip(),
-        "machine": f"{os.cpu_count()} cores, {torch.get_num_threads()} thread used, torch {torch.__version__}",
-    }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import RESULTS, provenance
 
 from encoders import Ensemble, FeatureExtractor, Features, TransformerEncoder, extract, make_routing
 from encoders.attention.fields import receptive_fields
@@ -38,7 +38,6 @@ SCORED = (*EARLY, "category", "MTL")
 TRAIN, WEIGHTS, TEST = 1000, 200, 300
 PATCH = 0.25  # of the backbone, in units of half the image
 N_SHUFFLES = 50
-HERE = Path(__file__).resolve().parent
 
 # One setting a routing for all seeds; what is not named has the encoder's default.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -209,15 +208,14 @@ def spread(answers: list[Any]) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "transformer_truth.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "transformer_truth.json")
     given = parser.parse_args()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     # Matrices are small; threads that wait for each other on a busy machine are many times slower than one.
     torch.set_num_threads(1)
+    origin = provenance()
     answers = [run(seed) for seed in given.seeds]
     report = {
-        "command": f"python benchmarks/transformer_truth.py --seeds {' '.join(map(str, given.seeds))}",
-        "commit": commit,
+        **origin,
         "over_seeds": spread(answers),
         "seeds": dict(zip(map(str, given.seeds), answers, strict=True)),
     }
