@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .encode_options import Haemodynamics, Layers, Model, Nuisance, Precision, Routing, Schedule, Stores, encode
+from .encode_options import (
+    Haemodynamics,
+    Layers,
+    Model,
+    Nuisance,
+    Position,
+    Precision,
+    Routing,
+    Schedule,
+    Stores,
+    encode,
+)
 
 if TYPE_CHECKING:
     from encoders import Encoder
@@ -67,6 +78,14 @@ def fit(
         int | None, typer.Option(min=0, help="Feed-forward size; 0 for none.", rich_help_panel=NETWORK)
     ] = None,
     dropout: Annotated[float | None, typer.Option(min=0, max=0.99, help="Dropout.", rich_help_panel=NETWORK)] = None,
+    attention_dropout: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.99, help="Dropout of attention weights; slower.", rich_help_panel=NETWORK),
+    ] = None,
+    position: Annotated[
+        Position | None,
+        typer.Option(help="Code of places: fourier tells neighbours apart, sine is DETR's.", rich_help_panel=NETWORK),
+    ] = None,
     grid: Annotated[
         str | None, typer.Option(help="Average tokens to ROWSxCOLUMNS, such as 16x16.", rich_help_panel=NETWORK)
     ] = None,
@@ -85,6 +104,9 @@ def fit(
     weight_decay: Annotated[float | None, typer.Option(min=0, help="Of AdamW.", rich_help_panel=TRAINING)] = None,
     schedule: Annotated[
         Schedule | None, typer.Option(help="How the learning rate falls.", rich_help_panel=TRAINING)
+    ] = None,
+    step_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs between halvings of the schedule step.", rich_help_panel=TRAINING)
     ] = None,
     clip: Annotated[float | None, typer.Option(min=0, help="Largest gradient norm.", rich_help_panel=TRAINING)] = None,
     patience: Annotated[
@@ -133,6 +155,8 @@ def fit(
         n_self_attention=self_attention,
         feedforward=feedforward,
         dropout=dropout,
+        attention_dropout=attention_dropout,
+        position=position and position.value,
         grid=_grid(grid),
         fold_keys=fold_keys or None,
         haemodynamics=haemodynamics and haemodynamics.value,
@@ -141,6 +165,7 @@ def fit(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         schedule=schedule and schedule.value,
+        step_epochs=step_epochs,
         clip=clip,
         patience=patience,
         precision=precision and precision.value,

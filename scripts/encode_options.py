@@ -43,6 +43,13 @@ class Schedule(StrEnum):
     cosine = "cosine"
 
 
+class Position(StrEnum):
+    """Codes of places."""
+
+    fourier = "fourier"
+    sine = "sine"
+
+
 class Precision(StrEnum):
     """Number format of training."""
 
