@@ -23,9 +23,9 @@ from recordings import Recording, Stimuli
 PROBE_SECONDS = 2.0
 PROBE_SIDE = 400
 PROBE_STIMULI = 50
-PROBE_VALIDATION = 8
-# As much of the tokens as the stream holds in memory.
-TOKEN_BYTES = 2e9
+PROBE_BATCHES = 2
+# As much of the tokens and of the responses as training holds in memory.
+TOKEN_BYTES, RESPONSE_BYTES = 2e9, 1e9
 FLOAT32 = 4
 
 
@@ -116,26 +116,27 @@ def plan_encoder(encoder: Encoder, features: Mapping[str, Features], train: Reco
 
 
 def _plan_transformer(encoder: TransformerEncoder, features: Mapping[str, Features], train: Recording) -> Plan:
-    """From one epoch on the first stimuli; time is taken to grow in proportion to these and to the epochs."""
+    """From a few epochs on a few batches; time is taken to grow in proportion to epochs and stimuli."""
     ids = list(dict.fromkeys(train.stimulus_ids))
     given = features if len(features) > 1 else next(iter(features.values()))
-    held = train.where(stimulus_id=ids[-PROBE_VALIDATION:])
+    n = min(PROBE_BATCHES * encoder.batch_size, len(ids) - 2)
+    n_held = max(2, min(round(encoder.validation * n), len(ids) - n))
+    parts = [train.where(stimulus_id=part) for part in (ids[:n], ids[-n_held:])]
+    # Repetitions are averaged before the fit, unless rows are moments of a time series.
+    shown, held = parts if encoder.delays else [part.average_repetitions() for part in parts]
     size: dict[str, int] = {}
 
-    def step(n: int) -> None:
+    def step(epochs: int) -> None:
         probe = copy.deepcopy(encoder)
-        probe.epochs, probe.refit = 1, False
-        probe.fit(given, train.where(stimulus_id=ids[:n]), validation=held)
+        probe.epochs, probe.refit = epochs, False
+        probe.fit(given, shown, validation=held)
         size["weights"] = FLOAT32 * sum(p.numel() for p in probe.module_.parameters())
 
-    total = len(ids) - PROBE_VALIDATION
-    fixed, each = extrapolate(step, total, first=min(2 * encoder.batch_size, total))
+    fixed, training = extrapolate(step, encoder.epochs, first=1)
     tokens = sum(len(ids) * int(np.prod(space.shape[1:])) * space.dtype.itemsize for space in features.values())
-    held_in_memory = min(tokens, TOKEN_BYTES) + min(FLOAT32 * len(ids) * train.n_neuroids, 1e9)
+    held_in_memory = min(tokens, TOKEN_BYTES) + min(FLOAT32 * len(ids) * train.n_neuroids, RESPONSE_BYTES)
     # The probe has held the weights, their gradients and the optimiser's moments already.
-    return Plan(
-        fixed + each * (encoder.epochs + encoder.refit), resident_memory() + held_in_memory, 4 * size["weights"]
-    )
+    return Plan(fixed + training * len(ids) / n, resident_memory() + held_in_memory, size["weights"])
 
 
 def _plan_ridge(encoder: LinearEncoder, features: Mapping[str, Features], train: Recording) -> Plan:
