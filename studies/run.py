@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -70,9 +71,13 @@ def run(
         report(on_event, stop, "answer questions", number, len(asked))
         folder = study.out / kind / part.name
         answers[f"{kind}.{part.name}"] = once(folder, work.fingerprint, lambda f: give(work, part, f))  # noqa: B023
-    write_json(study.out / RESULTS, {"study": study.name, "seed": study.seed, **answers})
+    results, page = study.out / RESULTS, study.out / PAGE
+    given = {"study": study.name, "seed": study.seed, **answers}
     write_csv(results_table(study, answers), study.out / TABLE)
-    write_study_page(study.out, study, answers, work.test)
+    # Results come last, so that a page beside the same ones is up to date.
+    if not (page.exists() and results.exists() and json.loads(results.read_text()) == given):
+        write_study_page(study.out, study, answers, work.test)
+    write_json(results, given)
     return answers
 
 

@@ -79,6 +79,7 @@ def test_missing_weights_say_where(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         cifar_resnet56.build()
 
 
+@pytest.mark.slow
 def test_haxby_categories_of_blocks(real_data: Path) -> None:
     contents = read_nifti(real_data / "haxby-slice", NiftiOptions(unit="block", detrend=True, scale=True))
     values = np.concatenate(list(contents.blocks))
@@ -88,6 +89,7 @@ def test_haxby_categories_of_blocks(real_data: Path) -> None:
     assert found.null is not None and 0.11 <= found.null.mean <= 0.14 and found.null.p_value < 0.01
 
 
+@pytest.mark.slow
 def test_haxby_voxels_from_conditions(real_data: Path) -> None:
     found = haxby_encoding.evaluate(real_data / "haxby-slice", shuffles=3)
     assert found["r_percentile_95"] >= 0.30

@@ -96,6 +96,7 @@ def test_early_responses_are_linear_in_the_true_features(scenes, rendered, subje
         assert abs(null.mean) < 3 * null.standard_error + 0.01
 
 
+@pytest.mark.slow
 def test_category_patches_follow_their_objects_wherever_they_stand(scenes, rendered):
     brain = SimulatedBrain.wire(seed=0)
     elsewhere = scenes.replace(x=-scenes.x, y=-scenes.y)

@@ -52,6 +52,7 @@ def test_help_is_quick_and_loads_no_room(process: Callable[..., Any]) -> None:
     assert min(seconds) < 1
 
 
+@pytest.mark.slow
 def test_json_alone_on_standard_output_and_exit_codes(process: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("stimulus_id,v0,v1\na,1,2\nb,3,5\n")
     good = process("import", "csv", tmp_path / "r.csv", "--out", tmp_path / "r.zarr", "--json")

@@ -25,6 +25,7 @@ def test_layers_against_a_recording(penfield: Callable[..., Any], world: Path, m
     assert set(layers["good"]["roi"]) == {"A", "B"}
 
 
+@pytest.mark.slow
 def test_a_model_and_its_baselines(penfield: Callable[..., Any], world: Path) -> None:
     command = ("score", "--model", "baseline:pixels", "--recording", world / "subject", "--metric", "rsa")
     answer = penfield(*command, "--baselines", "--json").json
@@ -32,6 +33,7 @@ def test_a_model_and_its_baselines(penfield: Callable[..., Any], world: Path) ->
     assert set(answer["baselines"]) == {"pixels", "gabor"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("readout", ["cls", "pooled"])
 def test_baselines_of_a_network_take_its_readout(penfield: Callable[..., Any], world: Path, readout: str) -> None:
     command = ("score", "--model", "miniature:backbone", "--layer", "blocks.5", "--readout", readout, "--metric", "rsa")

@@ -82,6 +82,7 @@ def test_numbers_spread_weights_and_null_are_on_the_page(study: Study, made_up_w
     assert len(charts) == 1 and "queries: V1 0.64, V4 0.65, all 0.63" in charts[0]
 
 
+@pytest.mark.slow
 def test_maps_and_their_differences_are_drawn_on_the_cortex(study: Study, made_up_world: Any, tmp_path: Path) -> None:
     recording = made_up_world.subject.recording
     for key, value in (("flat", 0.5), ("queries", 0.6)):

@@ -48,6 +48,7 @@ def pixels(uri: str) -> np.ndarray:
     return np.asarray(Pillow.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGBA"))
 
 
+@pytest.mark.slow
 def test_the_page_asks_for_nothing_outside_itself(report_page: Path) -> None:
     elements = Elements(report_page)
     addresses = [
@@ -59,11 +60,13 @@ def test_the_page_asks_for_nothing_outside_itself(report_page: Path) -> None:
     assert "url(" not in report_page.read_text().partition("</style>")[0]
 
 
+@pytest.mark.slow
 def test_every_picture_has_words_and_a_size(report_page: Path) -> None:
     images = Elements(report_page).of("img")
     assert images and all(len(str(image["alt"])) > 10 and int(str(image["width"])) for image in images)
 
 
+@pytest.mark.slow
 def test_headings_and_anchors_fit_together(report_page: Path) -> None:
     elements = Elements(report_page)
     ids = [a["id"] for _, a in elements.tags if "id" in a]
@@ -72,10 +75,12 @@ def test_headings_and_anchors_fit_together(report_page: Path) -> None:
     assert len(elements.of("h1")) == 1
 
 
+@pytest.mark.slow
 def test_what_users_write_is_escaped(report_page: Path) -> None:
     assert "a made-up picture <3>" in str(Elements(report_page).of("img")) and "<3>" not in report_page.read_text()
 
 
+@pytest.mark.slow
 def test_the_numbers_of_the_summary_are_on_the_page(report_page: Path) -> None:
     words = Elements(report_page).words
     assert "&" not in words
@@ -89,6 +94,7 @@ def test_a_number_without_a_meaning_is_refused() -> None:
     assert meaning("encode.banded_ridge.V4").startswith("banded ridge: mean noise-normalised r in V4")
 
 
+@pytest.mark.slow
 def test_scores_and_intervals_are_in_the_table(made_up_world: World, made_up_scores: list[EncoderScore]) -> None:
     section = encoding_section(made_up_world.subject.recording, made_up_scores, "pixels", 10, 10)
     assert section.content["rows"][0] == ("the ridge", [made_up_scores[0].by_roi["V1"]] * 6)
@@ -108,6 +114,7 @@ def test_the_right_answer_is_marked_and_wrong_ones_are_not(made_up_world: World,
         assert all(np.array_equal(pixels(image.uri)[..., :3], own) for image in [row["shown"], *marked])
 
 
+@pytest.mark.slow
 def test_regions_are_drawn_in_their_colours(made_up_world: World) -> None:
     drawn = np.concatenate([pixels(i.uri).reshape(-1, 4) for i in region_maps(made_up_world.subject.recording)["flat"]])
     opaque = drawn[drawn[:, 3] == 255][:, :3].astype(int)
@@ -116,6 +123,7 @@ def test_regions_are_drawn_in_their_colours(made_up_world: World) -> None:
         assert (np.abs(opaque - wanted).max(1) < 24).sum() > 20, name
 
 
+@pytest.mark.slow
 def test_cortex_without_values_is_grey_and_with_values_is_not() -> None:
     maps = {"L": np.full(10242, np.nan), "R": np.full(10242, 0.5)}
     bare, full = cortex(maps, "half")["flat"]

@@ -14,7 +14,7 @@ from studies.page import PAGE, write_study_page
 
 from .test_page import ANSWERS, made_up_study
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -51,6 +51,7 @@ def test_a_second_run_makes_nothing_again(small: Study) -> None:
     assert answers["encode.gabor"] == results(small)["encode.gabor"]
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_it_goes_on_to_the_same_numbers(small: Study, tmp_path: Path) -> None:
     study = small.model_copy(update={"out": tmp_path / "again"})
     stopped = 0
@@ -65,6 +66,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_numbers(small: Study, tmp_p
     assert results(study) == results(small)
 
 
+@pytest.mark.slow
 def test_the_seed_changes_the_numbers(small: Study, tmp_path: Path) -> None:
     study = small.model_copy(update={"out": tmp_path / "other", "seed": 1, "decode": (), "align": ()})
     assert run(study)["encode.gabor"]["center"] != results(small)["encode.gabor"]["center"]
@@ -75,6 +77,7 @@ def test_a_folder_of_another_study_is_kept(small: Study) -> None:
         run(small.model_copy(update={"seed": 5}))
 
 
+@pytest.mark.slow
 def test_data_that_changed_are_answered_anew(tmp_path: Path) -> None:
     text = EXAMPLE.read_text()
     start, end = text.index("simulate ="), text.index("[split]")
