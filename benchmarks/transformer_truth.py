@@ -3,18 +3,18 @@
 Each seed is another world and another subject. Three disjoint sets serve three ends: training (a tenth of it chooses
 the epoch), the weights of the ensemble, and the scores.
 
-    python benchmarks/transformer_truth.py            # three seeds; about 12 minutes each on one core
-    python benchmarks/transformer_truth.py --seeds 0  # one seed
+    python benchmarks/transformer_truth.py                  # three seeds; about 10 minutes each on one core
+    python benchmarks/transformer_truth.py --only ensemble  # one part, put beside the others in the results
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -70,55 +70,69 @@ class World:
         self.ceiling = self.test.neuroid("planted_noise_ceiling")
         self.ids = [str(i) for i in self.test.stimulus_ids]
 
+    @cached_property
+    def roi(self) -> TransformerEncoder:
+        """An encoder with a query a region."""
+        return TransformerEncoder("roi", device="cpu", **SETTINGS["roi"]).fit(self.tokens, self.train)
+
     def by_region(self, values: np.ndarray) -> dict[str, float]:
         """Mean of each region's neuroids."""
         return {name: float(np.nanmean(values[self.test.roi_mask(name)])) for name in SCORED}
 
 
-def scores(world: World) -> tuple[dict[str, Any], dict[str, Encoder]]:
-    """Noise-normalised r of every routing by region, on the same tokens."""
-    found, encoders = {}, {}
+def routing_claims(world: World) -> dict[str, Any]:
+    """Noise-normalised r of every routing by region, on the same tokens.
+
+    And how far region queries are above flattened ridge in the patches, and below the best routing elsewhere.
+    """
+    found: dict[str, dict[str, float]] = {}
     for name, settings in SETTINGS.items():
-        start = time.process_time()
-        device = {"device": "cpu"}
-        encoders[name] = make_routing(name, **settings, **device).fit(world.tokens, world.train)
-        score = encoders[name].score(world.tokens, world.test, ceiling=world.ceiling, n_bootstrap=0)
-        found[name] = world.by_region(score.normalised) | {"cpu_seconds": round(time.process_time() - start, 1)}
-        print(f"  {name:10s}", {k: round(v, 3) for k, v in found[name].items()}, flush=True)
-    return found, encoders
-
-
-def routing_claims(found: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """How far region queries are above flattened ridge in the patches, and below the best routing elsewhere."""
+        encoder = (
+            world.roi if name == "roi" else make_routing(name, device="cpu", **settings).fit(world.tokens, world.train)
+        )
+        score = encoder.score(world.tokens, world.test, ceiling=world.ceiling, n_bootstrap=0)
+        found[name] = world.by_region(score.normalised)
     best = {name: max(scores[name] for scores in found.values()) for name in EARLY}
     below = {f"below_best_{name}": best[name] - found["roi"][name] for name in EARLY}
-    return {"gain_in_patches": found["roi"]["category"] - found["flattened"]["category"], **below}
+    return {"scores": found, "gain_in_patches": found["roi"]["category"] - found["flattened"]["category"], **below}
 
 
-def attention_claims(world: World, encoder: TransformerEncoder) -> dict[str, Any]:
+def attention_claims(world: World) -> dict[str, Any]:
     """Where each patch's queries look: on its object's silhouette, and how spread out without it.
 
-    A patch's map is the mean over heads and the two hemispheres.
+    Once with heads averaged; and once of one head a query, the one that on training scenes is most focused with the
+    object against without. A patch's map is the mean over the two hemispheres.
     """
-    maps = encoder.attention(world.tokens, world.ids)
-    silhouettes, groups = world.silhouettes[-TEST:], world.groups[-TEST:]
-    rows, columns = maps.grid
-    size = silhouettes.shape[1] // rows
-    covered = silhouettes.reshape(len(groups), rows, size, columns, size).any((2, 4)).reshape(len(groups), -1)
-    found = {}
+    seen = [str(i) for i in world.train.stimulus_ids]
+    learnt, held_out = (world.roi.attention(world.tokens, ids, per_head=True) for ids in (seen, world.ids))
+    found: dict[str, Any] = {}
     for group in GROUPS:
-        queries = [maps.queries.index(f"{side} {group}") for side in "LR"]
-        weights = maps.weights[:, queries].mean(1).reshape(len(groups), -1)
-        shown = groups == group
-        entropy = -(weights * np.log(weights)).sum(1) / np.log(weights.shape[1])
-        on = covered[np.arange(len(groups)), weights.argmax(1)]
-        found[group] = {
-            "peak_on_object": float(on[shown].mean()),
-            "chance": float(covered[shown].mean()),
-            "entropy_with": float(entropy[shown].mean()),
-            "entropy_without": float(entropy[~shown].mean()),
+        queries = [held_out.queries.index(f"{side} {group}") for side in "LR"]
+        shown = world.groups[: len(seen)] == group
+        entropy = learnt.entropy(relative=True)[:, queries]
+        heads = (entropy[~shown].mean(0) - entropy[shown].mean(0)).argmax(-1)
+        maps = {
+            "heads_averaged": held_out.weights[:, queries].mean((1, 2)),
+            "chosen_head": np.mean([held_out.weights[:, q, h] for q, h in zip(queries, heads, strict=True)], 0),
         }
+        found[group] = {name: looks(weights, world, group) for name, weights in maps.items()}
     return found
+
+
+def looks(weights: np.ndarray, world: World, group: str) -> dict[str, float]:
+    """Share of scenes whose peak of attention (scene, row, column) is on the object; entropy, a share of log T."""
+    n, rows, columns = weights.shape
+    silhouettes, shown = world.silhouettes[-n:], world.groups[-n:] == group
+    size = silhouettes.shape[1] // rows
+    covered = silhouettes.reshape(n, rows, size, columns, size).any((2, 4)).reshape(n, -1)
+    flat = weights.reshape(n, -1)
+    entropy = -(flat * np.log(flat.clip(1e-30))).sum(1) / np.log(flat.shape[1])
+    return {
+        "peak_on_object": float(covered[np.arange(n), flat.argmax(1)][shown].mean()),
+        "chance": float(covered[shown].mean()),
+        "entropy_with": float(entropy[shown].mean()),
+        "entropy_without": float(entropy[~shown].mean()),
+    }
 
 
 def field_claims(world: World) -> dict[str, Any]:
@@ -138,15 +152,20 @@ def field_claims(world: World) -> dict[str, Any]:
     return {"centre_error_in_patches": found, "score": means}
 
 
-def ensemble_claims(world: World, encoder: TransformerEncoder) -> dict[str, Any]:
-    """An ensemble of layers and its best member, on stimuli that neither has seen."""
-    members: dict[str, Encoder] = {"all-layers": encoder}
-    given: dict[str, Any] = {"all-layers": world.tokens}
-    for layer in LAYERS:
-        members[layer] = TransformerEncoder("roi", device="cpu", **SETTINGS["roi"]).fit(
-            world.tokens[layer], world.train
-        )
-        given[layer] = world.tokens[layer]
+def ensemble_claims(world: World) -> dict[str, Any]:
+    """Ensembles and their best member, on stimuli that neither has seen: over layers, and with all layers in one."""
+    members: dict[str, Encoder] = {
+        layer: TransformerEncoder("roi", device="cpu", **SETTINGS["roi"]).fit(world.tokens[layer], world.train)
+        for layer in LAYERS
+    }
+    given: dict[str, Any] = {layer: world.tokens[layer] for layer in LAYERS}
+    over_layers = ensemble_of(world, members, given)
+    both = ensemble_of(world, members | {"all-layers": world.roi}, given | {"all-layers": world.tokens})
+    return {"over_layers": over_layers, "with_all_layers": both}
+
+
+def ensemble_of(world: World, members: dict[str, Encoder], given: dict[str, Any]) -> dict[str, Any]:
+    """Score of an ensemble and of its members."""
     ensemble = Ensemble(members).fit(given, world.weights)
     overall = {
         name: member.score(given[name], world.test, ceiling=world.ceiling, n_bootstrap=0).center
@@ -157,16 +176,15 @@ def ensemble_claims(world: World, encoder: TransformerEncoder) -> dict[str, Any]
         "members": overall,
         "ensemble": together.center,
         "gain_over_best": together.center - max(overall.values()),
-        "by_region": world.by_region(together.normalised),
-        "largest_error_of_weight_sum": float(np.abs(ensemble.weights_.sum(0) - 1).max()),
+        "largest_error_of_weight_sum": float(np.abs(ensemble.weights_.sum(0, dtype=np.float64) - 1).max()),
     }
 
 
-def shuffled_claims(world: World, encoder: TransformerEncoder) -> dict[str, float]:
+def shuffled_claims(world: World) -> dict[str, float]:
     """Score with the stimuli shuffled, and of an encoder that was trained on shuffled pairs."""
     test: Recording = world.test
-    score = encoder.score(world.tokens, test, ceiling=world.ceiling, n_bootstrap=0)
-    null = shuffled_score(score, encoder.predict(world.tokens, world.ids), test, n=N_SHUFFLES, seed=0)
+    score = world.roi.score(world.tokens, test, ceiling=world.ceiling, n_bootstrap=0)
+    null = shuffled_score(score, world.roi.predict(world.tokens, world.ids), test, n=N_SHUFFLES, seed=0)
     order = np.random.default_rng(0).permutation(TRAIN)
     train = world.train
     pairs = Recording(train.values[order], train.presentations, train.neuroids, space=train.space)
@@ -176,25 +194,27 @@ def shuffled_claims(world: World, encoder: TransformerEncoder) -> dict[str, floa
     return {"mean": null.mean, "standard_error": null.standard_error, "trained_on_shuffled": trained}
 
 
-def run(seed: int) -> dict[str, Any]:
-    """All claims for one seed."""
-    print(f"seed {seed}", flush=True)
+PARTS: dict[str, Callable[[World], dict[str, Any]]] = {
+    "routing": routing_claims,
+    "attention": attention_claims,
+    "shuffled": shuffled_claims,
+    "ensemble": ensemble_claims,
+    "fields": field_claims,
+}
+
+
+def run(seed: int, parts: Sequence[str]) -> dict[str, Any]:
+    """The claims of some parts for one seed."""
+    answers: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         world = World(seed, Path(folder))
-        found, encoders = scores(world)
-        roi = encoders["roi"]
-        assert isinstance(roi, TransformerEncoder)
-        answer = {
-            "scores": found,
-            "routing": routing_claims(found),
-            "attention": attention_claims(world, roi),
-            "shuffled": shuffled_claims(world, roi),
-            "ensemble": ensemble_claims(world, roi),
-            "fields": field_claims(world),
-        }
-    for name in ("routing", "attention", "shuffled", "ensemble", "fields"):
-        print(f"  {name}", json.dumps(answer[name]), flush=True)
-    return answer
+        for name in parts:
+            start = time.process_time()
+            answers[name] = PARTS[name](world)
+            print(
+                f"seed {seed}, {name}, {time.process_time() - start:.0f} CPU s:", json.dumps(answers[name]), flush=True
+            )
+    return answers
 
 
 def spread(answers: list[Any]) -> Any:
@@ -208,20 +228,21 @@ def spread(answers: list[Any]) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
     parser.add_argument("--out", type=Path, default=RESULTS / "transformer_truth.json")
     given = parser.parse_args()
     # Matrices are small; threads that wait for each other on a busy machine are many times slower than one.
     torch.set_num_threads(1)
     origin = provenance()
-    answers = [run(seed) for seed in given.seeds]
-    report = {
-        **origin,
-        "over_seeds": spread(answers),
-        "seeds": dict(zip(map(str, given.seeds), answers, strict=True)),
-    }
+    report = json.loads(given.out.read_text()) if given.out.exists() else {}
     given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report["over_seeds"]["routing"], indent=1), file=sys.stderr)
+    answers: dict[int, dict[str, Any]] = {}
+    for seed in given.seeds:
+        answers[seed] = run(seed, given.only)
+        for name in given.only:
+            by_seed = {str(done): answer[name] for done, answer in answers.items()}
+            report[name] = {**origin, "over_seeds": spread(list(by_seed.values())), "seeds": by_seed}
+        given.out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
