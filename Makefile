@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help demo test fast lint bench browser clean
+.PHONY: help demo test fast lint bench acceptance browser clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,12 @@ bench: $(STAMP)  ## Measure speed and memory beside peers (long)
 	$(BIN)/python benchmarks/ridge_memory.py
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/miniature_world.py
+	$(BIN)/python benchmarks/transformer.py
+	$(BIN)/python benchmarks/token_memory.py
+	$(BIN)/python benchmarks/algonauts.py
+
+acceptance: $(STAMP)  ## Studies over seeds: what is recovered of what was planted (long)
+	$(BIN)/python benchmarks/transformer_truth.py
 
 clean:  ## Remove the environment and everything generated
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

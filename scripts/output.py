@@ -26,10 +26,9 @@ def show(result: Mapping[str, Any], *, as_json: bool) -> None:
     scalars = {k: v for k, v in values.items() if not _nested(v)}
     if scalars:
         console.print(_facts(scalars))
-    for name, value in values.items():
-        if _nested(value) and value:
-            for table in _tables(name, value):
-                console.print(table)
+    for name, value in _beside_each_other({k: v for k, v in values.items() if _nested(v) and v}).items():
+        for table in _tables(name, value):
+            console.print(table)
 
 
 def plain(value: Any) -> Any:
@@ -49,6 +48,24 @@ def plain(value: Any) -> Any:
 
 def _nested(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict) for v in value))
+
+
+def _beside_each_other(nested: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the same things, such as regions, as the columns of one table under the first one's name."""
+    found: dict[str, Any] = {}
+    columns: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for name, value in nested.items():
+        flat = isinstance(value, dict) and not any(_nested(v) for v in value.values())
+        known = columns.setdefault(tuple(value), {}) if flat else {}
+        first = next(iter(known), name)
+        known[name] = value
+        found[first] = value
+    for same in columns.values():
+        if len(same) > 1:
+            first, things = next(iter(same.items()))
+            short = {name: name.removeprefix(f"{first}_") for name in same}
+            found[first] = {thing: {short[name]: same[name][thing] for name in same} for thing in things}
+    return found
 
 
 def _facts(values: Mapping[str, Any]) -> Table:

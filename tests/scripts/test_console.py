@@ -53,6 +53,7 @@ def app() -> typer.Typer:
             "seed": run.seed,
             "device": run.device,
             "roi": {"V1": np.float32(0.5), "V2": np.nan},
+            "roi_n": {"V1": 20, "V2": 31},
             "layers": {"a": {"score": 0.1}, "b": {"score": 0.2}},
         }
 
@@ -80,6 +81,11 @@ def test_people_get_tables(invoke: Any) -> None:
     assert result.exit_code == 0
     for text in ("out", "V1", "0.5", "layers", "0.2"):
         assert text in result.stdout
+
+
+def test_facts_of_the_same_regions_stand_beside_each_other(invoke: Any) -> None:
+    rows = [line.split("│") for line in invoke("work", "x").stdout.splitlines() if "V1" in line]
+    assert [[cell.strip() for cell in row[1:-1]] for row in rows] == [["V1", "0.5", "20"]]
 
 
 @pytest.mark.parametrize(
