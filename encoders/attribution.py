@@ -69,7 +69,7 @@ def integrated_gradients(
     ids = list(first.stimulus_ids) if stimulus_ids is None else list(map(str, stimulus_ids))
     if isinstance(encoder, Ensemble):
         members = zip(encoder.members.values(), encoder.weights_ * weights, strict=True)
-        parts = [_integrated(member, features, ids, own, **watched) for member, own in members]
+        parts = [_integrated(member, features, ids, own, **watched) for member, own in members if own.any()]
         found = {name: np.sum([part[name] for part in parts], 0) for name in parts[0]}
     else:
         found = _integrated(encoder, features, ids, weights, **watched)

@@ -57,7 +57,9 @@ def _linear(encoder: LinearEncoder, weights: np.ndarray) -> Callable[..., Tensor
 
 
 def _transformer(encoder: TransformerEncoder, weights: np.ndarray) -> Callable[..., Tensor]:
-    module, parts = encoder.module_.to(device_of(encoder)).eval(), list(_runs(weights))
+    module = encoder.module_.to(device_of(encoder)).eval()
+    # Regions' queries answer for all neuroids at once.
+    parts = list(_runs(weights)) if module.by_neuroid else [slice(None)]
     offset = float(weights @ encoder.target_mean_)
     slope = torch.as_tensor(weights * encoder.target_scale_, dtype=torch.float32, device=device_of(encoder))
 

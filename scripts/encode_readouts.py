@@ -52,6 +52,7 @@ def attend(
     """
     from encoders import TransformerEncoder, load_encoder
     from encoders.attention.fields import receptive_fields
+    from encoders.responses import run_labels
     from recordings.artifacts import check_neuroids
     from recordings.errors import InputError
     from studies.attending import check_size, save_maps, summarise_attention, write_brain_maps, write_overlays
@@ -67,23 +68,29 @@ def attend(
         raise InputError("overlays need the pictures", remedy="Give --stimuli")
     if maps and not recording:
         raise InputError("maps of the brain need to know where neuroids lie", remedy="Give --recording")
+    if encoder.delays and not recording:
+        raise InputError("attention over delays needs the order of moments", remedy="Give --recording")
     spaces = open_stores(features, layer or ())
     given = select_features(encoder, spaces)
-    ids = stimulus or list(map(str, next(iter(spaces.values())).stimulus_ids))
+    whole = open_recording(recording) if recording else None
+    ids, runs = stimulus or list(map(str, next(iter(spaces.values())).stimulus_ids)), None
+    if encoder.delays and whole:
+        ids, runs = list(map(str, whole.stimulus_ids)), run_labels(whole)
     watched: dict[str, Any] = {"on_event": run.on_event, "stop": run.stop}
     names = encoder.recording_["neuroid_ids"] if encoder.module_.by_neuroid else encoder.regions_.names
     heads = encoder.n_heads if per_head else 1
     check_size(len(ids), len(query or names) * heads, math.prod(encoder.module_.grid))
-    found = encoder.attention(given, ids, queries=query, per_head=per_head, **watched)
-    named: dict[str, Any] = {"stimulus_id": ids, "query": found.queries}
+    found = encoder.attention(given, ids, queries=query, per_head=per_head, runs=runs, **watched)
+    if runs is not None and stimulus:
+        found = found.select(stimulus)
+    named: dict[str, Any] = {"stimulus_id": found.stimulus_ids, "query": found.queries}
     save_maps(found.weights, out, per_head=per_head, overwrite=overwrite, **named)
     answer: dict[str, Any] = {"out": out, "stimuli": len(found), "queries": len(found.queries)}
     if overlays and stimuli:
         answer["overlays"] = write_overlays(found, open_stimuli(stimuli), overlays, overwrite=overwrite)
-    if maps and recording:
-        whole = open_recording(recording)
+    if maps and whole:
         check_neuroids(encoder.recording_, whole)
-        fields = receptive_fields(encoder, given, ids, **watched)
+        fields = receptive_fields(encoder, given, ids, runs=runs, **watched)
         columns = ("x", "y", "sigma", "eccentricity", "polar_angle")
         answer["maps"] = write_brain_maps(whole, {c: fields[c] for c in columns}, maps, overwrite=overwrite)
     table = summarise_attention(found)

@@ -10,9 +10,7 @@ from .predictor import Predictor
 from .queries import Regions
 
 
-def contributions(
-    module: Predictor, regions: Regions, tokens: list[Tensor], neuroids: Tensor, shown: Tensor | None = None
-) -> Tensor:
+def contributions(module: Predictor, regions: Regions, memory: tuple[Tensor, ...], neuroids: Tensor) -> Tensor:
     """Contribution of each token to the standardised responses of some neuroids, (B, v, T).
 
     For neuroid v that reads weights w from query q, token t adds w' J O V_h x_t a_qht summed over heads h: its value,
@@ -25,9 +23,8 @@ def contributions(
 
     Parameters
     ----------
-    neuroids : (v,) int, all of one region where queries are a region's.
+    memory : of the tokens, see `Predictor.memory`. neuroids : (v,) int, all of one region where queries are a region's.
     """
-    memory = module.memory(tokens, shown)
     queries = neuroids if module.by_neuroid else torch.as_tensor(regions.index[neuroids[:1].cpu().numpy()])
     read = module.read_weights(neuroids)
     if module.fir:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,8 +25,8 @@ from ..features import Features
 from ..features.extractor import torch_device
 from ..responses import run_labels
 from .maps import AttentionMaps
-from .position import CODES
-from .predictor import BY_NEUROID, ROUTINGS, Predictor, Shape
+from .options import ATTENDING, check_options
+from .predictor import BY_NEUROID, Predictor, Shape
 from .queries import Regions
 from .refit import refit_readout
 from .sources import Source, checked, delayed_rows, source_of
@@ -33,6 +34,7 @@ from .stream import TokenStream
 from .targets import StandardisedResponses, moments, split_validation
 from .training import History, train
 
+_WEIGHT_BYTES = 128 * 2**20
 # Neuroids whose queries are served together where each has its own.
 NEUROIDS = 1024
 
@@ -104,8 +106,8 @@ class TransformerEncoder(Encoder):
         self.attention_dropout = attention_dropout
         self.fold_keys = fold_keys
         self.position = position
-        self.grid = grid
-        self.delays = delays
+        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
+        self.delays = None if delays is None else [int(delay) for delay in delays]
         self.haemodynamics = haemodynamics
         self.epochs = epochs
         self.batch_size = batch_size
@@ -153,17 +155,21 @@ class TransformerEncoder(Encoder):
         ArtifactError : the checkpoint is of other data or other settings.
         Cancelled : `stop` answered True; with `checkpoints`, fit again to go on.
         """
-        self._check_parameters()
+        # Until the end this encoder counts as not fitted, so that a fit that is stopped leaves nothing half fitted.
+        self.__dict__.pop("recording_", None)
+        check_options(self._parameters(), inspect.signature(type(self)).parameters)
         spaces = named(features)
-        recording.check_without_time()
         training, chosen = split_validation(recording, validation, self.validation, bool(self.delays), self.seed)
         for part in (training, chosen):
+            part.check_without_time()
             part.check_finite()
         self.sources_ = [source_of(name, space) for name, space in spaces.items()]
         self.regions_ = Regions.of(recording)
         self.target_mean_, self.target_scale_ = moments(training)
         parts = (training, chosen)
-        streams = [self._stream(list(spaces.values()), part.stimulus_ids, run_labels(part)) for part in parts]
+        streams = [
+            self._stream(list(spaces.values()), part.stimulus_ids, run_labels(part), self.delays) for part in parts
+        ]
         torch.manual_seed(self.seed)
         self.module_ = self._build()
         self.module_.standardise_with(streams[0].moments())
@@ -185,7 +191,7 @@ class TransformerEncoder(Encoder):
             seed=self.seed,
             device=torch_device(self.device),
             checkpoints=checkpoints,
-            fingerprint=self._fingerprint(training, chosen),
+            fingerprint={} if checkpoints is None else self._fingerprint(training, chosen),
             on_event=on_event,
             stop=stop,
         )
@@ -196,23 +202,17 @@ class TransformerEncoder(Encoder):
         self.recording_, self.stimulus_ids_ = recording_fields(recording), sorted(set(ids.tolist()))
         return self
 
-    def _check_parameters(self) -> None:
-        if self.routing not in ROUTINGS:
-            raise UnknownNameError(f"no routing {self.routing!r}", remedy=f"There are: {', '.join(ROUTINGS)}")
-        if self.position not in CODES:
-            raise UnknownNameError(f"no position code {self.position!r}", remedy=f"There are: {', '.join(CODES)}")
-        if self.haemodynamics not in ("fir", "query"):
-            raise UnknownNameError(f"no haemodynamics {self.haemodynamics!r}", remedy="There are: fir, query")
-        if self.hidden and self.hidden % self.n_heads:
-            raise InputError(f"hidden size {self.hidden} does not split among {self.n_heads} heads", where="n_heads")
-        if self.fold_keys and self.n_layers > 1:
-            raise InputError("keys can be folded into the queries of one layer only", where="fold_keys")
-
     def _build(self) -> Predictor:
         shapes = [Shape(source.channels, source.grid) for source in self.sources_]
         attention: dict[str, Any] = {}
-        if self.routing in ("roi", "vertex"):
+        if self.routing in ATTENDING:
             channels = sum(shape.channels for shape in shapes)
+            if channels < self.n_heads and not self.hidden:
+                raise InputError(
+                    f"{channels} channels do not split among {self.n_heads} heads",
+                    where="n_heads",
+                    remedy="Give fewer heads, or `hidden`",
+                )
             attention = {
                 "hidden": self.hidden or channels - channels % self.n_heads,
                 "n_heads": self.n_heads,
@@ -235,11 +235,15 @@ class TransformerEncoder(Encoder):
         )
 
     def _stream(
-        self, spaces: Sequence[Features], stimulus_ids: Sequence[str] | np.ndarray, runs: np.ndarray
+        self,
+        spaces: Sequence[Features],
+        stimulus_ids: Sequence[str] | np.ndarray,
+        runs: np.ndarray,
+        delays: Sequence[int] | None,
     ) -> TokenStream:
         rows = [space.rows([str(i) for i in stimulus_ids]) for space in spaces]
-        if self.delays:
-            rows = [delayed_rows(r, self.delays, runs) for r in rows]
+        if delays:
+            rows = [delayed_rows(r, delays, runs) for r in rows]
         return TokenStream(spaces, rows, batch_size=self.batch_size, seed=self.seed)
 
     def _fingerprint(self, training: Recording, chosen: Recording) -> dict[str, str]:
@@ -248,7 +252,7 @@ class TransformerEncoder(Encoder):
         return {
             "settings": json.dumps({k: v for k, v in self._parameters().items() if k != "device"}),
             "neuroids": training.fingerprint(),
-            "responses": _digest(self.target_mean_.tobytes() + self.target_scale_.tobytes()),
+            "responses": _digest(*(block.tobytes() for part in (training, chosen) for block in part.blocks())),
             "stimuli": _digest("\n".join(ids).encode()),
             "features": _digest(" ".join(source.fingerprint for source in self.sources_).encode()),
         }
@@ -274,7 +278,7 @@ class TransformerEncoder(Encoder):
         out: list[np.ndarray] = []
         step = NEUROIDS if module.by_neuroid else len(self.target_mean_)
         with torch.inference_mode():
-            for tokens, shown in self._batches(features, stimulus_ids, runs, device):
+            for tokens, shown in self._batches(features, stimulus_ids, runs, device, self.delays):
                 memory = module.memory(tokens, shown)
                 parts = [
                     module.respond(memory, slice(start, start + step))
@@ -308,18 +312,26 @@ class TransformerEncoder(Encoder):
         """
         module, device = self._ready()
         names = self.recording_["neuroid_ids"] if module.by_neuroid else list(self.regions_.names)
-        wanted = list(range(len(names))) if queries is None else [_position(names, name) for name in queries]
-        spaces = self._checked(features)
-        ids = list(spaces[0].stimulus_ids) if stimulus_ids is None else list(map(str, stimulus_ids))
+        wanted = torch.as_tensor(_positions(names, queries), device=device)
+        ids = list(self._checked(features)[0].stimulus_ids) if stimulus_ids is None else list(map(str, stimulus_ids))
+        if not ids:
+            raise InputError("no stimuli to attend to", where="stimulus_ids", remedy="Give at least one")
+        # Through a finite impulse response queries see one stimulus at a time, whatever the delay.
+        delays = None if module.fir else self.delays
         weights: list[np.ndarray] = []
         with torch.inference_mode():
-            for tokens, shown in self._batches(features, ids, runs, device):
+            for tokens, shown in self._batches(features, ids, runs, device, delays):
                 report(on_event, stop, "attend", len(weights), -(-len(ids) // self.batch_size))
-                parts = [module.weights(tokens, part, shown) for part in _slices(wanted, len(names))]
-                # With a finite impulse response every delay looks in the same way; the first stands for all.
-                found = torch.cat([part[:, 0] if module.fir else part for part in parts], 1)
-                weights.append((found if per_head else found.mean(2)).cpu().numpy())
-        return AttentionMaps(np.concatenate(weights), ids, tuple(names[q] for q in wanted), per_head)
+                memory = module.memory(tokens, shown)
+                found = [module.weights(memory, wanted[part]) for part in self._parts(len(wanted), len(tokens[0]))]
+                weights.append(torch.cat([w if per_head else w.mean(2) for w in found], 1).cpu().numpy())
+        return AttentionMaps(np.concatenate(weights), ids, tuple(names[int(q)] for q in wanted), per_head)
+
+    def _parts(self, n_queries: int, n_stimuli: int) -> Iterator[slice]:
+        """Queries in parts whose weights, heads apart, fit into memory."""
+        places = math.prod(self.module_.grid)
+        size = max(1, _WEIGHT_BYTES // (4 * n_stimuli * self.n_heads * places))
+        return (slice(start, start + size) for start in range(0, n_queries, size))
 
     def _ready(self) -> tuple[Predictor, torch.device]:
         self._check_fitted()
@@ -336,12 +348,15 @@ class TransformerEncoder(Encoder):
         stimulus_ids: Sequence[str] | None,
         runs: ArrayLike | None,
         device: torch.device,
+        delays: Sequence[int] | None,
     ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor | None]]:
         """Tokens of consecutive stimuli, and which delays are shown."""
         spaces = self._checked(features)
         ids = spaces[0].stimulus_ids if stimulus_ids is None else stimulus_ids
+        if not len(ids):
+            return
         labels = np.zeros(len(ids), int) if runs is None else np.asarray(runs)
-        for batch in self._stream(spaces, ids, labels).in_order():
+        for batch in self._stream(spaces, ids, labels, delays).in_order():
             shown = None if batch.shown is None else batch.shown.to(device)
             yield [tokens.to(device) for tokens in batch.tokens], shown
 
@@ -399,19 +414,18 @@ class TransformerEncoder(Encoder):
         )
 
 
-def _slices(queries: Sequence[int], n: int) -> list[slice]:
-    """All n queries in parts, or some of them one by one."""
-    if len(queries) == n:
-        return [slice(start, start + NEUROIDS) for start in range(0, n, NEUROIDS)]
-    return [slice(query, query + 1) for query in queries]
-
-
-def _position(names: Sequence[str], name: str) -> int:
-    if name not in names:
+def _positions(names: Sequence[str], wanted: Sequence[str] | None) -> list[int]:
+    """Position of each wanted name, of all by default."""
+    place = {name: number for number, name in enumerate(names)}
+    unknown = [name for name in wanted or () if name not in place]
+    if unknown:
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        raise UnknownNameError(f"no query {name!r}", remedy=f"There are: {shown}")
-    return list(names).index(name)
+        raise UnknownNameError(f"no query {unknown[0]!r}", remedy=f"There are: {shown}")
+    return list(place.values()) if wanted is None else [place[name] for name in wanted]
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

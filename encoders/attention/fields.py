@@ -83,7 +83,7 @@ def receptive_fields(
         if features is None:
             raise InputError("the fields depend on pictures", where="features", remedy="Give features of some")
         n_pictures = len(encoder._checked(features)[0]) if stimulus_ids is None else len(stimulus_ids)
-        batches = encoder._batches(features, stimulus_ids, runs, device)
+        batches = encoder._batches(features, stimulus_ids, runs, device, encoder.delays)
         reported = _reported(batches, -(-n_pictures // encoder.batch_size), on_event, stop)
         if by == "attention":
             maps = _mean_attention(module, reported, len(names), encoder.n_heads)
@@ -137,10 +137,11 @@ def _contribution_variance(
     groups = [np.arange(n_neuroids)] if module.by_neuroid else [regions.members(q) for q in range(len(regions.names))]
     seen = 0
     for tokens, shown in batches:
+        memory = module.memory(tokens, shown)
         for group in groups:
-            for part in _blocks(len(group), (tokens[0],), n_heads, total.shape[1]):
+            for part in _blocks(len(group), memory, n_heads, total.shape[1]):
                 members = group[part]
-                added = contributions(module, regions, tokens, torch.as_tensor(members), shown).cpu().numpy()
+                added = contributions(module, regions, memory, torch.as_tensor(members)).cpu().numpy()
                 total[members] += added.sum(0)
                 square[members] += (added**2).sum(0)
         seen += len(added)

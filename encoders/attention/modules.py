@@ -36,7 +36,7 @@ class Attention(nn.Module):
     dropout : of feed-forward layers and residuals. attention_dropout : of attention weights; above 0 it rules out the
         fused kernels.
     fold_keys : bring queries to the tokens' space instead of tokens to the queries'; the same numbers, fewer operations
-        where queries times heads are well below d (four heads: 1.85 times faster; sixteen: slower). One layer only.
+        where queries times heads are well below d (four heads: 1.8 times faster; sixteen: slower). One layer only.
     position : code of places, see `position_code`.
     """
 
@@ -99,7 +99,7 @@ class Attention(nn.Module):
         """What the given queries gather, (B, query, d)."""
         return self.norm(self._run(memory, queries)[0])
 
-    def weights(self, memory: tuple[Tensor, ...], queries: slice = slice(None)) -> Tensor:
+    def weights(self, memory: tuple[Tensor, ...], queries: slice | Tensor = slice(None)) -> Tensor:
         """Attention of the last layer, (B, query, head, T), summing to 1 over tokens."""
         return self._run(memory, queries, last_weights=True)[1]
 
@@ -218,7 +218,7 @@ class SpatialMap(nn.Module):
         """Tokens pooled by the given queries' maps, (B, query, C)."""
         return self.maps(queries) @ memory[0]
 
-    def weights(self, memory: tuple[Tensor, ...], queries: slice = slice(None)) -> Tensor:
+    def weights(self, memory: tuple[Tensor, ...], queries: slice | Tensor = slice(None)) -> Tensor:
         """The maps, (B, query, 1, T)."""
         return self.maps(queries)[None, :, None].expand(len(memory[0]), -1, -1, -1)
 

@@ -119,11 +119,12 @@ class Predictor(nn.Module):
             return self.readout.weight[neuroids]
         return self.readout.weight[self.readout.inverse[neuroids]]
 
-    def weights(self, tokens: Sequence[Tensor], queries: slice = slice(None), shown: Tensor | None = None) -> Tensor:
-        """How queries weigh places, (B, [delay,] query, head, *grid), summing to 1 over the grid."""
-        memory = self.memory(tokens, shown)
-        weights = self.routing.weights(memory[:-1] if self.fir else memory, queries).unflatten(-1, self.grid)
-        return weights.unflatten(0, memory[-1].shape) if self.fir else weights
+    def weights(self, memory: tuple[Tensor, ...], queries: slice | Tensor = slice(None)) -> Tensor:
+        """How queries weigh places, (B, query, head, *grid), summing to 1 over the grid.
+
+        With a finite impulse response `memory` must be of tokens without delays.
+        """
+        return self.routing.weights(memory, queries).unflatten(-1, self.grid)
 
     def _one_grid(self, tokens: Sequence[Tensor]) -> Tensor:
         parts = []

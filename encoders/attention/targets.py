@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from recordings import Recording, split_by_stimulus
-from recordings.errors import InputError, LeakageError, RepetitionError
+from recordings.errors import ArtifactError, InputError, LeakageError, RepetitionError
 from recordings.splits import Split, check_split
 
 from ..responses import run_labels
@@ -62,9 +65,16 @@ def split_validation(
 
     Raises
     ------
-    LeakageError : a stimulus in both. RepetitionError : too few stimuli or runs. InputError : a fraction not in (0, 1).
+    LeakageError : a stimulus in both. ArtifactError : other neuroids. RepetitionError : too few stimuli or runs.
+    InputError : a fraction not in (0, 1).
     """
     if validation is not None:
+        if validation.fingerprint() != recording.fingerprint():
+            raise ArtifactError(
+                "other neuroids than in the recording, or in another order or space",
+                where="validation",
+                remedy="Give responses of the same subject and the same mask",
+            )
         seen = np.intersect1d(recording.stimulus_ids.astype(str), validation.stimulus_ids.astype(str))
         if len(seen):
             raise LeakageError(
@@ -77,11 +87,11 @@ def split_validation(
         raise InputError(f"a validation part of {fraction}", where="validation", remedy="Give a fraction such as 0.1")
     if not by_run:
         return split_by_stimulus(recording, fraction, seed).apply(recording)
-    runs = run_labels(recording)
+    runs = _runs_apart(recording)
     count = len(np.unique(runs))
     if count < 2:
         raise RepetitionError(
-            "one run only, so that none can be held out to choose the epoch",
+            "no run can be held out to choose the epoch: all are one, or show the same stimuli",
             where="recording",
             remedy="Give `validation`, responses of another run",
         )
@@ -90,3 +100,11 @@ def split_validation(
     split = Split(np.flatnonzero(~inside), np.flatnonzero(inside), "validation runs")
     check_split(recording, split)
     return split.apply(recording)
+
+
+def _runs_apart(recording: Recording) -> np.ndarray:
+    """(presentation,) int, groups of runs such that no stimulus is in two groups: repeats of a movie stay together."""
+    runs, stimuli = run_labels(recording), pd.factorize(recording.stimulus_ids)[0]
+    size = runs.max() + 1 + stimuli.max() + 1
+    shows = coo_array((np.ones(len(runs)), (runs, runs.max() + 1 + stimuli)), shape=(size, size))
+    return connected_components(shows, directed=False)[1][runs]

@@ -110,8 +110,9 @@ def test_each_neuroid_has_a_field_where_it_reads_from(routing: str) -> None:
     table = receptive_fields(encoder, features, ids)
     assert table["neuroid_id"].tolist() == neuroids
     with torch.inference_mode():
-        x = torch.as_tensor(features.read(features.rows(ids)))
-        parts = [contributions(encoder.module_, encoder.regions_, [x], torch.tensor([v])) for v in range(len(neuroids))]
+        memory = encoder.module_.memory([torch.as_tensor(features.read(features.rows(ids)))])
+        each = (torch.tensor([v]) for v in range(len(neuroids)))
+        parts = [contributions(encoder.module_, encoder.regions_, memory, v) for v in each]
     variance = torch.cat(parts, 1).var(0, unbiased=False).numpy()
     expected = fit_gaussians((variance / variance.sum(1, keepdims=True)).reshape(-1, SIDE, SIDE))
     np.testing.assert_allclose(table[["x", "y", "sigma"]], expected[["x", "y", "sigma"]], atol=2e-2)

@@ -185,6 +185,6 @@ def test_contributions_of_all_places_add_up_to_the_response(routing: str, fold_k
         for name, parameter in module.routing.named_parameters():
             if name.endswith("bias"):
                 parameter.data.zero_()
-    added = contributions(module, regions, [x], neuroids)
+    added = contributions(module, regions, module.memory([x]), neuroids)
     assert added.shape == (3, 2, 16)
     torch.testing.assert_close(added.sum(-1), module([x])[:, neuroids], rtol=1e-4, atol=1e-5)

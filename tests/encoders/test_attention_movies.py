@@ -11,7 +11,9 @@ import torch
 
 from encoders import FeatureExtractor, Features, extract
 from encoders.attention.encoder import TransformerEncoder
+from encoders.attention.targets import split_validation
 from recordings import Recording, split_by_value
+from recordings.errors import RepetitionError
 from recordings.miniature import Scenes, simulate_movie
 
 KERNEL = (0.0, 0.1, 0.4, 1.0, 0.4)
@@ -68,6 +70,9 @@ def test_the_planted_lag_is_found(rng: np.random.Generator, haemodynamics: Liter
     maps = encoder.attention(features, list(test.stimulus_ids), runs=test.presentation("run")).weights
     if haemodynamics == "fir":
         assert maps.shape == (len(test), 2, *GRID)
+        # Each moment's map is of what it shows itself, whatever came before.
+        backwards = encoder.attention(features, list(test.stimulus_ids)[::-1]).weights
+        np.testing.assert_allclose(backwards[::-1], maps, atol=1e-6)
         assert delays[int(weight_by_delay(encoder).argmax())] == LAG
     else:
         by_delay = maps.reshape(len(test), 2, len(delays), -1).sum(-1)
@@ -156,3 +161,16 @@ def test_shuffled_moments_are_not_predicted(watched: tuple[Features, Recording],
     train, test = split_by_value(shuffled, "run", [8, 9]).apply(shuffled)
     encoder = TransformerEncoder(delays=[1, 2, 3, 4], **VIDEO | {"epochs": 5}).fit(features, train)
     assert abs(encoder.score(features, test).values.mean()) < 0.05
+
+
+def test_repetitions_of_a_movie_choose_the_epoch_together(rng: np.random.Generator) -> None:
+    _, recording = planted(rng)
+    twice = np.concatenate([np.arange(len(recording))] * 2)
+    shown = {"stimulus_id": recording.stimulus_ids[twice], "run": np.repeat(np.arange(2 * N_RUNS), LENGTH)}
+    repeated = Recording(recording.values[twice], shown, recording.neuroids)
+    training, chosen = split_validation(repeated, None, 0.2, by_run=True, seed=0)
+    assert not set(training.stimulus_ids) & set(chosen.stimulus_ids)
+    assert len(chosen) == 2 * LENGTH * round(0.2 * N_RUNS)
+    one = repeated.take(np.flatnonzero(np.isin(repeated.presentation("run"), [0, N_RUNS])))
+    with pytest.raises(RepetitionError, match="show the same stimuli"):
+        split_validation(one, None, 0.2, by_run=True, seed=0)

@@ -98,7 +98,9 @@ def test_a_loaded_encoder_predicts_the_same(
     routing: str, small: tuple[Features, Recording, np.ndarray], tmp_path: Path
 ) -> None:
     features, recording, _ = small
-    encoder = TransformerEncoder(routing, **FAST).fit(features, recording)
+    attends = routing in ("roi", "vertex")
+    options = FAST if attends else {k: v for k, v in FAST.items() if k not in ("hidden", "n_heads", "feedforward")}
+    encoder = TransformerEncoder(routing, **options).fit(features, recording)
     encoder.save_pretrained(tmp_path / "model")
     loaded = TransformerEncoder.from_pretrained(tmp_path / "model")
     np.testing.assert_allclose(loaded.predict(features), encoder.predict(features), atol=1e-6)
@@ -135,8 +137,21 @@ def test_a_checkpoint_of_another_subject_or_setting_is_refused(
     other = Recording(recording.values * 2 + 1, recording.presentations, recording.neuroids)
     with pytest.raises(ArtifactError, match="responses"):
         TransformerEncoder("roi", **FAST).fit(features, other, checkpoints=tmp_path)
+    order = np.random.default_rng(0).permutation(80)
+    shuffled = Recording(recording.values[order], recording.presentations, recording.neuroids)
+    with pytest.raises(ArtifactError, match="responses"):
+        TransformerEncoder("roi", **FAST).fit(features, shuffled, checkpoints=tmp_path)
     with pytest.raises(ArtifactError, match="n_heads was 2, is 4"):
         TransformerEncoder("roi", **FAST | {"n_heads": 4}).fit(features, recording, checkpoints=tmp_path)
+
+
+def test_a_second_fit_that_is_stopped_leaves_no_fitted_encoder(small: tuple[Features, Recording, np.ndarray]) -> None:
+    features, recording, _ = small
+    encoder = TransformerEncoder("roi", **FAST).fit(features, recording.take(np.arange(40)))
+    with pytest.raises(Cancelled):
+        encoder.fit(features, recording.take(np.arange(40, 80)), stop=lambda: True)
+    with pytest.raises(InputError, match="not fitted"):
+        encoder.predict(features)
 
 
 # Several sources -------------------------------------------------------------------------------------------------
@@ -191,6 +206,16 @@ def test_stimuli_that_chose_the_epoch_count_as_seen(
         TransformerEncoder("roi", **FAST).fit(features, recording, validation=recording.take([0, 1]))
 
 
+def test_responses_that_choose_the_epoch_are_of_the_same_neuroids(
+    small: tuple[Features, Recording, np.ndarray],
+) -> None:
+    features, recording, _ = small
+    train, chosen = recording.take(np.arange(60)), recording.take(np.arange(60, 80))
+    for other in (chosen.take(neuroid=[2, 1, 0]), chosen.take(neuroid=[0, 1])):
+        with pytest.raises(ArtifactError, match="validation: other neuroids"):
+            TransformerEncoder("roi", **FAST).fit(features, train, validation=other)
+
+
 def test_settings_that_make_no_sense_are_refused(small: tuple[Features, Recording, np.ndarray]) -> None:
     features, recording, _ = small
     for error, options in (
@@ -199,6 +224,16 @@ def test_settings_that_make_no_sense_are_refused(small: tuple[Features, Recordin
         (InputError, {"fold_keys": True, "n_layers": 2}),
         (InputError, {"validation": 1.5}),
         (UnknownNameError, {"haemodynamics": "none"}),
+        (UnknownNameError, {"position": "none"}),
+        (InputError, {"n_heads": 0}),
+        (InputError, {"hidden": None, "n_heads": 64}),
+        (InputError, {"learning_rate": -1.0}),
+        (InputError, {"clip": 0.0}),
+        (InputError, {"dropout": 2.0}),
+        (InputError, {"grid": (0, 3)}),
+        (InputError, {"step_epochs": 3}),
+        (InputError, {"haemodynamics": "query"}),
+        (InputError, {"routing": "gaussian"}),
     ):
         with pytest.raises(error):
             TransformerEncoder(**FAST | options).fit(features, recording)
@@ -206,7 +241,15 @@ def test_settings_that_make_no_sense_are_refused(small: tuple[Features, Recordin
 
 def test_unknown_queries_are_named(small: tuple[Features, Recording, np.ndarray], fitted: TransformerEncoder) -> None:
     features, _, _ = small
-    assert fitted.attention(features, queries=["V1"]).queries == ("V1",)
+    whole = fitted.attention(features)
+    assert whole.queries == ("V1", "patch")
+    for names in (["patch"], ["patch", "V1"], ["V1", "V1"]):
+        asked = fitted.attention(features, queries=names)
+        columns = [whole.queries.index(name) for name in names]
+        np.testing.assert_allclose(asked.weights, whole.weights[:, columns], atol=1e-7)
+    with pytest.raises(InputError, match="no stimuli"):
+        fitted.attention(features, [])
+    assert fitted.predict(features, []).shape == (0, 3)
     with pytest.raises(UnknownNameError, match="There are: V1, patch"):
         fitted.attention(features, queries=["V5"])
     with pytest.raises(InputError, match="not fitted"):

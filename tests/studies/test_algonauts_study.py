@@ -34,7 +34,9 @@ def reduced(folder: Path, model: str) -> Study:
     for part in study["encode"]:
         part["shuffles"] = 10
         if part["model"] == "transformer":
-            few = {"epochs": 3, "batch_size": 8, "n_heads": 1, "learning_rate": 5e-3}
+            few: dict[str, float] = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3}
+            if part["routing"] in ("roi", "vertex"):
+                few["n_heads"] = 1
             part["transformer"] = (part["transformer"] or {}) | few
     return Study.model_validate(study)
 
