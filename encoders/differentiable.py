@@ -17,6 +17,7 @@ from .features import Features
 from .features.extractor import torch_device
 from .linear import LinearEncoder
 
+_COEFFICIENT_BYTES = 256 * 2**20
 Neuroids = slice | Sequence[int] | np.ndarray
 
 
@@ -43,7 +44,9 @@ def summed_response(encoder: Encoder, weights: np.ndarray) -> Callable[..., Tens
 
 
 def _linear(encoder: LinearEncoder, weights: np.ndarray) -> Callable[..., Tensor]:
-    direction = sum(encoder.coefficients(part).astype(np.float64) @ weights[part] for part in _runs(weights))
+    columns = sum(len(band.mean) for band in encoder.bands_)
+    parts = _runs(weights, max(1, _COEFFICIENT_BYTES // (4 * columns)))
+    direction = sum(encoder.coefficients(part) @ weights[part].astype(np.float32) for part in parts)
     mean = np.concatenate([band.mean for band in encoder.bands_])
     offset = float(weights @ encoder.intercept_ - mean @ direction)
     slope = torch.as_tensor(direction, dtype=torch.float32, device=device_of(encoder))
@@ -71,12 +74,12 @@ def _transformer(encoder: TransformerEncoder, weights: np.ndarray) -> Callable[.
     return respond
 
 
-def _runs(weights: np.ndarray) -> Iterator[slice]:
-    """Stretches of neuroids that count, none longer than is held in memory at a time."""
+def _runs(weights: np.ndarray, longest: int = NEUROIDS) -> Iterator[slice]:
+    """Stretches of neuroids that count, none longer than `longest`."""
     used = np.flatnonzero(weights)
     for run in np.split(used, np.flatnonzero(np.diff(used) > 1) + 1):
-        for start in range(run[0], run[-1] + 1, NEUROIDS):
-            yield slice(int(start), int(min(start + NEUROIDS, run[-1] + 1)))
+        for start in range(run[0], run[-1] + 1, longest):
+            yield slice(int(start), int(min(start + longest, run[-1] + 1)))
 
 
 def indicator(encoder: Encoder, neuroids: Neuroids) -> np.ndarray:
