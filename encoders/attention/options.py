@@ -69,4 +69,4 @@ def check_options(options: Mapping[str, Any], signature: Mapping[str, inspect.Pa
     ):
         given = [name for name in names if options[name] != signature[name].default]
         if idle and given:
-            raise InputError(f"{given[0]} does nothing: {why}", where=given[0], remedy="Leave it out")
+            raise InputError(f"{given[0]} does nothing: {why}", remedy="Leave it out")
