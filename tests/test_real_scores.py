@@ -50,6 +50,7 @@ def layers(folder: Path, real_data: Path, tmp_path_factory: pytest.TempPathFacto
     return extract(extractor, Stimuli.from_folder(folder), store, layers=list(LAYERS), readout="flat")
 
 
+@pytest.mark.slow
 def test_layers_of_a_network_against_human_it(layers: dict[str, Features], human: RDMs) -> None:
     found = {name: rsa(features, human, n_bootstrap=200, n_permutations=200) for name, features in layers.items()}
     scores = {name: result.score for name, result in found.items()}

@@ -175,6 +175,7 @@ def test_a_planted_map_from_one_token_is_recovered(data: Data) -> None:
     assert events[-1].payload["loss"] < 0.1 * events[0].payload["loss"]
 
 
+@pytest.mark.slow
 def test_shuffled_responses_are_not_predicted() -> None:
     # The best of several epochs is above zero by the choice itself; the last is not.
     found = [Data(shuffle=seed).train(network(), epochs=8).epochs[-1].validation for seed in range(1, 7)]

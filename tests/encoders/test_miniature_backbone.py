@@ -104,6 +104,7 @@ def test_backbone_predicts_what_regions_encode_better_than_untrained(backbone: t
     assert untrained.accuracy < 0.3
 
 
+@pytest.mark.slow
 def test_evaluation_finds_nothing_in_shuffled_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     def shuffled(scenes: Scenes) -> object:
         return render(scenes[np.random.default_rng(0).permutation(len(scenes))])

@@ -82,6 +82,7 @@ def test_planted_ceiling_is_found_again(subject):
         assert abs((estimate - planted).mean()) < 0.01
 
 
+@pytest.mark.slow
 def test_early_responses_are_linear_in_the_true_features(scenes, rendered, subject):
     average = subject.recording.average_repetitions()
     rows = average.match(list(scenes.stimulus_id))

@@ -59,6 +59,7 @@ def test_wrong_options(refused: Callable[..., str], world: Path, options: tuple[
     assert says in refused("score", *(option.format(world=world) for option in options))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_pixels_against_human_rdms(penfield: Callable[..., Any], real_data: Path) -> None:
     rdms = real_data / "kriegeskorte92"

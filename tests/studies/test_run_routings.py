@@ -131,6 +131,7 @@ def test_the_table_has_a_row_a_model_and_region(study: Study) -> None:
     assert (study.out / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_goes_on_to_the_same_numbers(folder: Path) -> None:
     study = Study.load(folder / "study.toml").model_copy(update={"ensemble": ()})
     whole = study.model_copy(update={"out": folder / "whole"})
@@ -154,6 +155,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_numbers(folder: Path) -> None:
     assert not list(study.out.rglob("training-*"))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_data_is_not_gone_on_with(folder: Path) -> None:
     study = Study.load(folder / "study.toml").model_copy(update={"ensemble": ()})
     with pytest.raises(Cancelled):
