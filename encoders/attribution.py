@@ -17,7 +17,7 @@ from recordings.events import OnEvent, Stop, report
 from recordings.statistics import correlate
 
 from .bands import named
-from .differentiable import Neuroids, device_of, indicator, means_of, spaces_of, summed_response
+from .differentiable import Neuroids, device_of, indicator, means_of, summed_response
 from .encoder import Encoder
 from .ensemble import Ensemble
 from .features import Features
@@ -87,7 +87,7 @@ def _integrated(
     on_event: OnEvent | None,
     stop: Stop | None,
 ) -> dict[str, np.ndarray]:
-    spaces, device = spaces_of(encoder, features), device_of(encoder)
+    spaces, device = encoder._spaces(features), device_of(encoder)
     method = IntegratedGradients(summed_response(encoder, weights))
     origin = tuple(
         _origin(mean, space.shape[1:], baseline).to(device)
@@ -148,7 +148,7 @@ def deletion_curve(
     -------
     float32 (n, n_steps + 1), after 0, 1 / n_steps, ... of the tokens.
     """
-    (space,) = spaces_of(encoder, features).values()
+    (space,) = encoder._spaces(features).values()
     ids = list(space.stimulus_ids) if stimulus_ids is None else list(map(str, stimulus_ids))
     weights = np.asarray(maps).reshape(len(maps), -1)
     if len(space.shape) != 3 or weights.shape != (len(ids), space.shape[1]):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recordings.errors import ArtifactError, InputError, ShapeError
+from recordings.errors import InputError, ShapeError
 
 from .features import Features
 from .solvers import delay
@@ -44,17 +44,8 @@ class Band:
     ) -> np.ndarray:
         """The band's columns for a sequence of stimuli, (n, delays x features) float32.
 
-        Raises
-        ------
-        ArtifactError : features of another space than the band was fitted on.
-        MismatchedIdsError : a stimulus has no features.
+        `MismatchedIdsError` if a stimulus has no features.
         """
-        if features.fingerprint() != self.fingerprint:
-            raise ArtifactError(
-                f"the features are not those of the fit ({self.source})",
-                where=f"band {self.name}" if self.name else None,
-                remedy="Extract them with the same model, layer, read-out and preprocessing",
-            )
         return self.apply(read_flat(features, stimulus_ids, self.pool), runs)
 
     def apply(self, X: np.ndarray, runs: np.ndarray | None) -> np.ndarray:

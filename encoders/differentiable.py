@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recordings.errors import ArtifactError, InputError
+from recordings.errors import InputError
 
 from .attention.encoder import NEUROIDS, TransformerEncoder
-from .bands import named
 from .encoder import Encoder
-from .features import Features
 from .features.extractor import torch_device
 from .linear import LinearEncoder
 
@@ -100,22 +98,6 @@ def indicator(encoder: Encoder, neuroids: Neuroids) -> np.ndarray:
 def device_of(encoder: Encoder) -> torch.device:
     """Where the encoder computes."""
     return torch_device(getattr(encoder, "device", "cpu"))
-
-
-def spaces_of(encoder: Encoder, features: Features | Mapping[str, Features]) -> dict[str, Features]:
-    """Features by name in the order of the fit; `ArtifactError` if they are not those of the fit."""
-    encoder._check_fitted()
-    given, fitted = named(features), {source["name"]: source for source in encoder._sources()}
-    if set(given) != set(fitted):
-        raise ArtifactError(f"features named {sorted(given)}, fitted on {sorted(fitted)}", where="features")
-    for name, source in fitted.items():
-        if given[name].fingerprint() != source["fingerprint"]:
-            raise ArtifactError(
-                "the features are not those of the fit",
-                where=f"features {name}" if name else "features",
-                remedy="Extract them with the same model, layer, read-out and preprocessing",
-            )
-    return {name: given[name] for name in fitted}
 
 
 def means_of(encoder: Encoder) -> list[Tensor]:

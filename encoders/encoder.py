@@ -14,6 +14,7 @@ from recordings.artifacts import Artifact, check_neuroids, read_config
 from recordings.errors import ArtifactError, InputError, LeakageError
 from recordings.events import OnEvent, Stop
 
+from .bands import named
 from .features import Features
 from .responses import run_labels, without_nuisance
 
@@ -53,7 +54,7 @@ class Encoder(Artifact):
         raise NotImplementedError
 
     def _sources(self) -> list[dict[str, Any]]:
-        """What the features are, as JSON values."""
+        """What the features are, as JSON values: name, fingerprint and others of each space."""
         raise NotImplementedError
 
     def score(
@@ -119,6 +120,25 @@ class Encoder(Artifact):
                 where="recording",
                 remedy="Score on stimuli held out by split_by_stimulus",
             )
+
+    def _spaces(self, features: Features | Mapping[str, Features]) -> dict[str, Features]:
+        """Features by name, in the order of the fit; `ArtifactError` if they are not those of the fit."""
+        self._check_fitted()
+        given, fitted = named(features), {source["name"]: source for source in self._sources()}
+        if set(given) != set(fitted):
+            raise ArtifactError(
+                f"features named {sorted(given)}, fitted on {sorted(fitted)}",
+                where="features",
+                remedy="Give the same features under the same names as in the fit",
+            )
+        for name, source in fitted.items():
+            if given[name].fingerprint() != source["fingerprint"]:
+                raise ArtifactError(
+                    f"the features are not those of the fit ({source.get('source') or source.get('label')})",
+                    where=f"features {name}" if name else None,
+                    remedy="Extract them with the same model, layer, read-out and preprocessing",
+                )
+        return {name: given[name] for name in fitted}
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "recording_"):

@@ -15,7 +15,7 @@ from recordings import Stimuli
 from recordings.errors import ArtifactError, InputError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
 
-from .differentiable import Neuroids, device_of, indicator, spaces_of, summed_response
+from .differentiable import Neuroids, device_of, indicator, summed_response
 from .encoder import Encoder
 from .features import FeatureExtractor, Features
 from .features.extractor import OUTPUT, PROJECTED
@@ -66,7 +66,7 @@ def grad_cam(
     """
     if method not in _METHODS:
         raise UnknownNameError(f"no method {method!r}", remedy=f"There are: {', '.join(_METHODS)}")
-    spaces = list(spaces_of(encoder, features).values())
+    spaces = list(encoder._spaces(features).values())
     _check_extractor(spaces, extractor)
     layer = layer or _own_layer(spaces[0], extractor)
     extractor.check_layer(layer)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from recordings import Recording
 from recordings.artifacts import recording_fields
-from recordings.errors import ArtifactError, RepetitionError, UnknownNameError
+from recordings.errors import RepetitionError, UnknownNameError
 from recordings.events import OnEvent, Stop
 
 from .bands import Band, fit_band, named, read_flat, to_config
@@ -181,7 +181,7 @@ class LinearEncoder(Encoder):
         band : only the part of this band, without intercept.
         """
         spaces = self._spaces(features)
-        ids = next(iter(spaces.values())).stimulus_ids if stimulus_ids is None else stimulus_ids
+        ids = next(iter(named(features).values())).stimulus_ids if stimulus_ids is None else stimulus_ids
         labels = None if runs is None else np.asarray(runs)
         designs = [b.design(spaces[b.name], ids, labels) for b in self.bands_]
         if band is not None:
@@ -217,16 +217,6 @@ class LinearEncoder(Encoder):
             weights = np.vstack([(X.T @ weights) * g for X, g in zip(self.training_, gammas, strict=True)])
         scale = np.concatenate([np.tile(band.scale, max(len(band.delays), 1)) for band in self.bands_])
         return weights / scale[:, None]
-
-    def _spaces(self, features: Features | Mapping[str, Features]) -> dict[str, Features]:
-        self._check_fitted()
-        spaces = named(features)
-        if set(spaces) != {band.name for band in self.bands_}:
-            raise ArtifactError(
-                f"features for bands {sorted(spaces)}, fitted on {sorted(band.name for band in self.bands_)}",
-                remedy="Give the same bands as in the fit",
-            )
-        return spaces
 
     def _band_index(self, band: str) -> int:
         names = [b.name for b in self.bands_]

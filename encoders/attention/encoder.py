@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -29,12 +28,11 @@ from .options import ATTENDING, check_options
 from .predictor import BY_NEUROID, Predictor, Shape
 from .queries import Regions
 from .refit import refit_readout
-from .sources import Source, checked, delayed_rows, source_of
+from .sources import Source, delayed_rows, source_of
 from .stream import TokenStream
 from .targets import StandardisedResponses, moments, split_validation
 from .training import History, train
 
-_WEIGHT_BYTES = 128 * 2**20
 # Neuroids whose queries are served together where each has its own.
 NEUROIDS = 1024
 
@@ -159,21 +157,21 @@ class TransformerEncoder(Encoder):
         self.__dict__.pop("recording_", None)
         check_options(self._parameters(), inspect.signature(type(self)).parameters)
         spaces = named(features)
-        training, chosen = split_validation(recording, validation, self.validation, bool(self.delays), self.seed)
-        for part in (training, chosen):
+        parts = split_validation(recording, validation, self.validation, bool(self.delays), self.seed)
+        training, chosen = parts
+        for part in parts:
             part.check_without_time()
             part.check_finite()
         self.sources_ = [source_of(name, space) for name, space in spaces.items()]
         self.regions_ = Regions.of(recording)
         self.target_mean_, self.target_scale_ = moments(training)
-        parts = (training, chosen)
         streams = [
             self._stream(list(spaces.values()), part.stimulus_ids, run_labels(part), self.delays) for part in parts
         ]
         torch.manual_seed(self.seed)
         self.module_ = self._build()
         self.module_.standardise_with(streams[0].moments())
-        targets = [StandardisedResponses(part, self.target_mean_, self.target_scale_) for part in (training, chosen)]
+        targets = [StandardisedResponses(part, self.target_mean_, self.target_scale_) for part in parts]
         self.history_: History = train(
             self.module_,
             streams[0],
@@ -198,7 +196,7 @@ class TransformerEncoder(Encoder):
         self.module_.eval()
         if self.refit and self.routing not in BY_NEUROID:
             refit_readout(self.module_, self.regions_, streams, targets, on_event=on_event, stop=stop)
-        ids = np.concatenate([part.stimulus_ids.astype(str) for part in (training, chosen)])
+        ids = np.concatenate([part.stimulus_ids.astype(str) for part in parts])
         self.recording_, self.stimulus_ids_ = recording_fields(recording), sorted(set(ids.tolist()))
         return self
 
@@ -313,7 +311,8 @@ class TransformerEncoder(Encoder):
         module, device = self._ready()
         names = self.recording_["neuroid_ids"] if module.by_neuroid else list(self.regions_.names)
         wanted = torch.as_tensor(_positions(names, queries), device=device)
-        ids = list(self._checked(features)[0].stimulus_ids) if stimulus_ids is None else list(map(str, stimulus_ids))
+        first = next(iter(self._spaces(features).values()))
+        ids = [str(i) for i in (first.stimulus_ids if stimulus_ids is None else stimulus_ids)]
         if not ids:
             raise InputError("no stimuli to attend to", where="stimulus_ids", remedy="Give at least one")
         # Through a finite impulse response queries see one stimulus at a time, whatever the delay.
@@ -323,24 +322,14 @@ class TransformerEncoder(Encoder):
             for tokens, shown in self._batches(features, ids, runs, device, delays):
                 report(on_event, stop, "attend", len(weights), -(-len(ids) // self.batch_size))
                 memory = module.memory(tokens, shown)
-                found = [module.weights(memory, wanted[part]) for part in self._parts(len(wanted), len(tokens[0]))]
+                found = [module.weights(memory, wanted[part]) for part in module.blocks(len(wanted), memory)]
                 weights.append(torch.cat([w if per_head else w.mean(2) for w in found], 1).cpu().numpy())
         return AttentionMaps(np.concatenate(weights), ids, tuple(names[int(q)] for q in wanted), per_head)
-
-    def _parts(self, n_queries: int, n_stimuli: int) -> Iterator[slice]:
-        """Queries in parts whose weights, heads apart, fit into memory."""
-        places = math.prod(self.module_.grid)
-        size = max(1, _WEIGHT_BYTES // (4 * n_stimuli * self.n_heads * places))
-        return (slice(start, start + size) for start in range(0, n_queries, size))
 
     def _ready(self) -> tuple[Predictor, torch.device]:
         self._check_fitted()
         device = torch_device(self.device)
         return self.module_.to(device).eval(), device
-
-    def _checked(self, features: Features | Mapping[str, Features]) -> list[Features]:
-        self._check_fitted()
-        return checked(self.sources_, named(features))
 
     def _batches(
         self,
@@ -351,7 +340,7 @@ class TransformerEncoder(Encoder):
         delays: Sequence[int] | None,
     ) -> Iterator[tuple[list[torch.Tensor], torch.Tensor | None]]:
         """Tokens of consecutive stimuli, and which delays are shown."""
-        spaces = self._checked(features)
+        spaces = list(self._spaces(features).values())
         ids = spaces[0].stimulus_ids if stimulus_ids is None else stimulus_ids
         if not len(ids):
             return

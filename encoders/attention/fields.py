@@ -24,7 +24,6 @@ from .predictor import Predictor
 from .queries import Regions
 
 Batch = tuple[list[Tensor], Tensor | None]
-_WEIGHT_BYTES = 128 * 2**20
 _FITTED_TOGETHER = 256
 
 
@@ -82,13 +81,13 @@ def receptive_fields(
     else:
         if features is None:
             raise InputError("the fields depend on pictures", where="features", remedy="Give features of some")
-        n_pictures = len(encoder._checked(features)[0]) if stimulus_ids is None else len(stimulus_ids)
+        n_pictures = len(next(iter(encoder._spaces(features).values()))) if stimulus_ids is None else len(stimulus_ids)
         batches = encoder._batches(features, stimulus_ids, runs, device, encoder.delays)
         reported = _reported(batches, -(-n_pictures // encoder.batch_size), on_event, stop)
         if by == "attention":
-            maps = _mean_attention(module, reported, len(names), encoder.n_heads)
+            maps = _mean_attention(module, reported, len(names))
         else:
-            maps = _contribution_variance(module, encoder.regions_, reported, len(names), encoder.n_heads)
+            maps = _contribution_variance(module, encoder.regions_, reported, len(names))
         table = _fitted(maps.reshape(-1, *module.grid), on_event, stop)
     place = radius * table[["x", "y"]].to_numpy()
     return pd.DataFrame(
@@ -111,7 +110,7 @@ def _fields(routing: GaussianField) -> pd.DataFrame:
     return pd.DataFrame({"x": centre[:, 0], "y": centre[:, 1], "sigma": sigma, "floor": 0.0, "r2": 1.0})
 
 
-def _mean_attention(module: Predictor, batches: Iterator[Batch], n_queries: int, n_heads: int) -> np.ndarray:
+def _mean_attention(module: Predictor, batches: Iterator[Batch], n_queries: int) -> np.ndarray:
     """Attention averaged over pictures and heads, (query, place) float32."""
     total = np.zeros((n_queries, math.prod(module.grid)), np.float32)
     seen = 0
@@ -121,7 +120,7 @@ def _mean_attention(module: Predictor, batches: Iterator[Batch], n_queries: int,
             # Of a finite impulse response each delay attends by itself, and those before the run began do not count.
             rows = memory[-1].flatten() if module.fir else None
             memory = memory[:-1] if module.fir else memory
-            for queries in _blocks(n_queries, memory, n_heads, total.shape[1]):
+            for queries in module.blocks(n_queries, memory):
                 weights = module.routing.weights(memory, queries).mean(2)
                 total[queries] += (weights if rows is None else weights[rows]).sum(0).cpu().numpy()
             seen += len(memory[0]) if rows is None else int(rows.sum())
@@ -130,7 +129,7 @@ def _mean_attention(module: Predictor, batches: Iterator[Batch], n_queries: int,
 
 @torch.inference_mode()
 def _contribution_variance(
-    module: Predictor, regions: Regions, batches: Iterator[Batch], n_neuroids: int, n_heads: int
+    module: Predictor, regions: Regions, batches: Iterator[Batch], n_neuroids: int
 ) -> np.ndarray:
     """Variance over pictures of what each place adds to each neuroid, (neuroid, place) float32, summing to 1."""
     total, square = np.zeros((2, n_neuroids, math.prod(module.grid)), np.float32)
@@ -139,7 +138,7 @@ def _contribution_variance(
     for tokens, shown in batches:
         memory = module.memory(tokens, shown)
         for group in groups:
-            for part in _blocks(len(group), memory, n_heads, total.shape[1]):
+            for part in module.blocks(len(group), memory):
                 members = group[part]
                 added = contributions(module, regions, memory, torch.as_tensor(members)).cpu().numpy()
                 total[members] += added.sum(0)
@@ -153,11 +152,6 @@ def _reported(batches: Iterable[Batch], total: int, on_event: OnEvent | None, st
     for number, batch in enumerate(batches):
         report(on_event, stop, "attend", number, total)
         yield batch
-
-
-def _blocks(n: int, memory: tuple[Tensor, ...], n_heads: int, places: int) -> Iterator[slice]:
-    size = max(1, _WEIGHT_BYTES // (4 * len(memory[0]) * n_heads * places))
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 def _fitted(maps: np.ndarray, on_event: OnEvent | None, stop: Stop | None) -> pd.DataFrame:

@@ -201,6 +201,8 @@ class SpatialMap(nn.Module):
     n_queries : maps. channels : C of the tokens, which are pooled as they are. grid : of the tokens.
     """
 
+    n_heads = 1
+
     def __init__(self, n_queries: int, channels: int, grid: tuple[int, ...]) -> None:
         super().__init__()
         self.channels = channels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from .queries import Regions
 from .readouts import DiagonalReadout, GroupedReadout
 
 BY_REGION, BY_NEUROID = ("roi", "spatial_roi"), ("vertex", "spatial", "gaussian")
+BLOCK_BYTES = 128 * 2**20
 ROUTINGS = (*BY_REGION, *BY_NEUROID)
 
 
@@ -125,6 +126,11 @@ class Predictor(nn.Module):
         With a finite impulse response `memory` must be of tokens without delays.
         """
         return self.routing.weights(memory, queries).unflatten(-1, self.grid)
+
+    def blocks(self, n: int, memory: tuple[Tensor, ...]) -> Iterator[slice]:
+        """Of n queries, or neuroids, parts whose weights, heads apart, take at most `BLOCK_BYTES`."""
+        size = max(1, BLOCK_BYTES // (4 * len(memory[0]) * self.routing.n_heads * math.prod(self.grid)))
+        return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
     def _one_grid(self, tokens: Sequence[Tensor]) -> Tensor:
         parts = []

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from recordings.errors import ArtifactError, InputError, ShapeError
+from recordings.errors import InputError, ShapeError
 
 from ..features import Features
 from ..solvers import delay
@@ -67,28 +67,6 @@ def source_of(name: str, features: Features) -> Source:
         )
     label = " ".join(str(features.attrs[key]) for key in ("uri", "layer") if key in features.attrs)
     return Source(name, features.fingerprint(), label, features.shape[2], grid)
-
-
-def checked(sources: Sequence[Source], spaces: Mapping[str, Features]) -> list[Features]:
-    """Features in the order of the sources that an encoder was fitted on.
-
-    Raises
-    ------
-    ArtifactError : other names, or features of another space than in the fit.
-    """
-    if set(spaces) != {source.name for source in sources}:
-        raise ArtifactError(
-            f"features named {sorted(spaces)}, fitted on {sorted(source.name for source in sources)}",
-            remedy="Give the same models and layers as in the fit",
-        )
-    for source in sources:
-        if spaces[source.name].fingerprint() != source.fingerprint:
-            raise ArtifactError(
-                f"the features are not those of the fit ({source.label})",
-                where=f"features {source.name}" if source.name else None,
-                remedy="Extract them with the same model, layer, read-out and preprocessing",
-            )
-    return [spaces[source.name] for source in sources]
 
 
 def delayed_rows(rows: np.ndarray, delays: Sequence[int], runs: np.ndarray) -> np.ndarray:

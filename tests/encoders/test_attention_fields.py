@@ -93,7 +93,7 @@ def test_fields_of_attention_are_those_of_the_mean_map(
 ) -> None:
     encoder, features, _ = attending
     chosen = [f"s{i}" for i in range(50)]
-    monkeypatch.setattr("encoders.attention.fields._WEIGHT_BYTES", 1)
+    monkeypatch.setattr("encoders.attention.predictor.BLOCK_BYTES", 1)
     table = receptive_fields(encoder, features, chosen, by="attention").set_index("region")
     expected = encoder.attention(features, chosen).centre_and_spread()
     np.testing.assert_allclose(table[["x", "y", "sigma"]], expected[["x", "y", "sigma"]], atol=1e-3)
