@@ -1,0 +1,1 @@
+"""Miniature generative models for the miniature world, in the layouts of diffusers and transformers."""
