@@ -190,7 +190,8 @@ class FeatureExtractor:
         def keep(layer: str, output: Any) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
-                captured[layer] = tensor
+                # The next layer may work in place, as many ReLUs do.
+                captured[layer] = tensor.clone()
             awaited[layer] -= 1
             if not any(count > 0 for count in awaited.values()):
                 raise _AllCaptured

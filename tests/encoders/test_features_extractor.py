@@ -102,6 +102,14 @@ def test_all_layers_at_once_equal_one_by_one(tmp_path: Path, images: np.ndarray)
         np.testing.assert_array_equal(together[layer], extractor(images, [layer], "flat")[layer])
 
 
+def test_layers_before_a_relu_in_place_are_what_they_put_out(images: np.ndarray) -> None:
+    extractor = load("untrained:timm:test_resnet")
+    alone = extractor(images[:1], ["bn1"], "flat")["bn1"]
+    together = extractor(images[:1], ["bn1", "layer1"], "flat")["bn1"]
+    assert alone.min() < 0
+    np.testing.assert_array_equal(together, alone)
+
+
 def test_model_runs_no_further_than_the_last_layer(tmp_path: Path, images: np.ndarray) -> None:
     extractor = load(f"timm:{save_timm(tmp_path / 'vit')}")
     extractor.layers()
