@@ -1,0 +1,272 @@
+"""`ImageReconstructor`: from decoded inputs to pictures, many brains at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from recordings.errors import InputError, NotFiniteError, ShapeError
+from recordings.events import OnEvent, Stop, report
+
+from .diffusion import count_steps, ddim, denoise
+from .generator import Generator, torch_generator
+from .inputs import DecodedInputs
+from .pixels import resize
+from .presets import Preset, check_count, find_preset
+from .reconstructions import Reconstructions
+
+# More brains than this at this size on a CPU take hours, so that it must be asked for knowingly.
+LONG_BRAINS = 64
+LONG_SIZE = 512
+
+
+@dataclass
+class _Batch:
+    """Pictures that are made together: their rows among the inputs, their samples, and why some have failed."""
+
+    rows: list[int]
+    samples: list[int]
+    inputs: DecodedInputs
+    noise: list[torch.Generator]
+    failed: dict[str, str]
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(i) for i in self.inputs.stimulus_ids]
+
+    def fail(self, finite: np.ndarray, reason: str) -> bool:
+        """Note a first reason for the pictures that are not finite; whether none is left."""
+        for k in np.flatnonzero(~finite):
+            self.failed.setdefault(self.ids[k], reason)
+        return all(i in self.failed for i in self.ids)
+
+
+class ImageReconstructor:
+    """Pictures from decoded inputs by latent diffusion (Takagi & Nishimoto 2023).
+
+    Parameters
+    ----------
+    generator : the latent diffusion model. preset : a name among `PRESETS`, or a `Preset`.
+    strength, guidance : one number or (n,), one a brain; steps, samples : whole numbers. They replace the preset's;
+        strength and guidance are best chosen by `choose_strength`. With strength 0 the decoded start itself is shown.
+
+    Attributes
+    ----------
+    preset : `Preset` with all replaced.
+
+    Raises
+    ------
+    UnknownNameError : no such preset. InputError : settings out of range or contradicting each other.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        preset: str | Preset = "penfield",
+        *,
+        strength: ArrayLike | None = None,
+        guidance: ArrayLike | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+    ):
+        given = {"strength": strength, "guidance": guidance, "steps": steps, "samples": samples}
+        self.generator = generator
+        self.preset = replace(find_preset(preset), **{k: v for k, v in given.items() if v is not None})  # type: ignore[arg-type]
+
+    def reconstruct(
+        self,
+        inputs: DecodedInputs,
+        *,
+        seed: int = 0,
+        batch_size: int = 8,
+        preview_every: int = 0,
+        allow_long: bool = False,
+        on_event: OnEvent | None = None,
+        stop: Stop | None = None,
+    ) -> Reconstructions:
+        """Make `samples` pictures of each brain.
+
+        Random numbers of a picture depend on the seed, its stimulus id and its sample alone, so that neither order nor
+        batch matters. A brain whose values, or whose picture, are not finite goes to `failed`; the others are finished.
+
+        Parameters
+        ----------
+        batch_size : pictures made together.
+        preview_every : with every so many steps the event "reconstruct" has in its payload a "preview", uint8
+            (picture, H, W, 3), of the picture as it is foreseen, beside its "stimulus_ids" and "samples"; 0 for none.
+        allow_long : do what would take hours: more than 64 brains at 512 pixels or more on a CPU.
+        on_event, stop : progress and cancellation, at every step of the UNet.
+
+        Raises
+        ------
+        InputError, ShapeError, DuplicateIdError : see `DecodedInputs.check`; options out of range.
+        NotFiniteError : not one brain could be reconstructed. Cancelled : `stop` answered True.
+        """
+        preset, n = self.preset, len(inputs)
+        check_count("batch_size", batch_size)
+        check_count("preview_every", preview_every, 0)
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+            raise InputError(f"seed={seed!r}", remedy="Give a whole number")
+        inputs.check(self.generator, preset)
+        strength, guidance = (_each(name, getattr(preset, name), n) for name in ("strength", "guidance"))
+        failed = inputs.broken(preset.needs)
+        jobs = [
+            (row, sample)
+            for row, i in enumerate(inputs.stimulus_ids)
+            if str(i) not in failed
+            for sample in range(preset.samples)
+        ]
+        if not allow_long:
+            self._refuse_long(inputs, jobs[0][0])
+        parts = [jobs[k : k + batch_size] for k in range(0, len(jobs), batch_size)]
+        scheduler = ddim(self.generator.scheduler) if preset.scheduler == "ddim" else self.generator.scheduler
+        counts = [count_steps(scheduler, strength[[row for row, _ in part]], preset.steps) for part in parts]
+        unconditional = self._unconditional(guidance)
+        size = self.generator.image_size
+        images = np.zeros((n, preset.samples, size, size, 3), np.uint8)
+        for number, part in enumerate(parts):
+            batch = self._batch(inputs, part, seed, failed)
+            progress = _Progress(
+                self.generator, batch, sum(counts[:number]), sum(counts), preview_every, on_event, stop
+            )
+            latents = self._latents(batch, strength, guidance, unconditional, scheduler, progress)
+            if latents is not None:
+                pixels, finite = self.generator.decode(latents)
+                batch.fail(finite, "the picture decoded from its latents is not finite")
+                images[batch.rows, batch.samples] = pixels
+        kept = [row for row, i in enumerate(inputs.stimulus_ids) if str(i) not in failed]
+        if not kept:
+            first = next(iter(failed))
+            raise NotFiniteError(f"stimulus {first!r}: {failed[first]}, and none of {n} is better")
+        ids = [str(inputs.stimulus_ids[row]) for row in kept]
+        return Reconstructions(ids, images[kept], failed, self._settings(int(seed)))
+
+    def _batch(
+        self, inputs: DecodedInputs, jobs: Sequence[tuple[int, int]], seed: int, failed: dict[str, str]
+    ) -> _Batch:
+        rows, samples = [row for row, _ in jobs], [sample for _, sample in jobs]
+        noise = [torch_generator(seed, str(inputs.stimulus_ids[row]), sample) for row, sample in jobs]
+        return _Batch(rows, samples, inputs.select(rows), noise, failed)
+
+    def _latents(
+        self,
+        batch: _Batch,
+        strength: np.ndarray,
+        guidance: np.ndarray,
+        unconditional: Tensor | None,
+        scheduler: Any,
+        progress: _Progress,
+    ) -> Tensor | None:
+        """Denoised latents of a batch, or None where all its pictures have failed."""
+        start = self._start(batch)
+        if start is not None and batch.fail(_finite(start), "its latents are not finite before the first step"):
+            return None
+        inputs, latents = batch.inputs, start
+        for step in denoise(
+            self.generator,
+            self._context(batch, unconditional),
+            start,
+            batch.noise,
+            unconditional=unconditional,
+            depth=torch.as_tensor(inputs.depth) if self.preset.depth else None,
+            embedding=torch.as_tensor(inputs.embedding) if self.preset.embedding else None,
+            strength=strength[batch.rows],
+            guidance=guidance[batch.rows],
+            steps=self.preset.steps,
+            scheduler=scheduler,
+        ):
+            latents = step.latents
+            if batch.fail(_finite(latents), f"its latents are not finite after step {step.number} of {step.total}"):
+                return None
+            progress.show(step.number, step.estimate)
+        return latents
+
+    def _start(self, batch: _Batch) -> Tensor | None:
+        inputs, generator = batch.inputs, self.generator
+        if self.preset.start is None:
+            return None
+        if self.preset.start == "image":
+            assert inputs.image is not None
+            return generator.encode(resize(inputs.image, generator.image_size), batch.noise)
+        z = torch.as_tensor(inputs.z, dtype=torch.float32, device=generator.device)
+        if not self.preset.reproject:
+            return z
+        pixels, finite = generator.decode(z)
+        batch.fail(finite, "the picture decoded from z is not finite")
+        return generator.encode(resize(pixels, generator.image_size), batch.noise)
+
+    def _context(self, batch: _Batch, unconditional: Tensor | None) -> Tensor:
+        if self.preset.text == "c":
+            return torch.as_tensor(batch.inputs.c, dtype=torch.float32)
+        if self.preset.text == "caption":
+            assert batch.inputs.captions is not None
+            return torch.as_tensor(self.generator.encode_text(batch.inputs.captions))
+        assert unconditional is not None
+        return unconditional.expand(len(batch.rows), -1, -1)
+
+    def _unconditional(self, guidance: np.ndarray) -> Tensor | None:
+        """Embedding of the empty prompt, (token, channel), where it is needed."""
+        if self.preset.text is not None and (guidance <= 1).all():
+            return None
+        return torch.as_tensor(self.generator.encode_text([""])[0])
+
+    def _refuse_long(self, inputs: DecodedInputs, row: int) -> None:
+        generator, preset, n = self.generator, self.preset, len(inputs)
+        if generator.device.type != "cpu" or n <= LONG_BRAINS or generator.image_size < LONG_SIZE:
+            return
+        strength, guidance = (_each(name, getattr(preset, name), n) for name in ("strength", "guidance"))
+        probe = replace(preset, strength=1.0, guidance=float(guidance.max()), steps=1, samples=1)
+        began = time.perf_counter()
+        ImageReconstructor(generator, probe).reconstruct(inputs.select([row]), allow_long=True)
+        hours = (time.perf_counter() - began) * (strength * preset.steps).sum() * preset.samples / 3600
+        raise InputError(
+            f"{n} brains at {generator.image_size} pixels on the CPU take up to {hours:.2g} hours",
+            where="inputs",
+            remedy="Take a GPU, fewer brains, steps or samples, or allow_long",
+        )
+
+    def _settings(self, seed: int) -> dict[str, Any]:
+        return {
+            "preset": self.preset.to_config(),
+            "seed": seed,
+            "generator": self.generator.name,
+            "fingerprint": self.generator.fingerprint,
+        }
+
+
+@dataclass
+class _Progress:
+    """Events of a batch whose first step is the `before`-th of all."""
+
+    generator: Generator
+    batch: _Batch
+    before: int
+    total: int
+    preview_every: int
+    on_event: OnEvent | None
+    stop: Stop | None
+
+    def show(self, step: int, estimate: Tensor) -> None:
+        payload: dict[str, Any] = {"stimulus_ids": self.batch.ids, "samples": self.batch.samples}
+        if self.on_event is not None and self.preview_every and step % self.preview_every == 0:
+            payload["preview"] = self.generator.decode(estimate)[0]
+        report(self.on_event, self.stop, "reconstruct", self.before + step, self.total, **payload)
+
+
+def _each(name: str, value: ArrayLike, n: int) -> np.ndarray:
+    """One value a brain, float (n,)."""
+    values = np.asarray(value, float)
+    if values.ndim and len(values) != n:
+        raise ShapeError(f"{len(values)} values for {n} brains", where=name, remedy="Give one number, or one a brain")
+    return np.broadcast_to(values, n)
+
+
+def _finite(latents: Tensor) -> np.ndarray:
+    return latents.isfinite().flatten(1).all(1).cpu().numpy()

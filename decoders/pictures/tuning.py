@@ -1,0 +1,116 @@
+"""How far the generator may go from what was decoded: strength and guidance, by what they gain on training stimuli.
+
+A generator helps where the brain is noisy and hurts where it is clean, so that no strength is right for all subjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from recordings.errors import InputError, RepetitionError, ShapeError
+from recordings.events import OnEvent, Stop, report
+
+from ..similarity import correlations
+from .inputs import DecodedInputs
+from .pixels import check_images, resize
+from .reconstructor import ImageReconstructor
+
+STRENGTHS = (0.0, 0.3, 0.5, 0.8, 1.0)
+GUIDANCES = (1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True)
+class StrengthChoice:
+    """The best strength and guidance, and what all were worth.
+
+    Attributes
+    ----------
+    table : a row for each setting: strength, guidance, two_way (identification among all reconstructed, chance .5),
+        pixcorr (mean Pearson r over pixels), criterion (their sum), n (reconstructed brains).
+    """
+
+    strength: float
+    guidance: float
+    table: pd.DataFrame
+
+
+def choose_strength(
+    reconstructor: ImageReconstructor,
+    inputs: DecodedInputs,
+    shown: np.ndarray,
+    features: Callable[[np.ndarray], np.ndarray],
+    *,
+    strengths: Sequence[float] = STRENGTHS,
+    guidances: Sequence[float] = GUIDANCES,
+    seed: int = 0,
+    batch_size: int = 8,
+    on_event: OnEvent | None = None,
+    stop: Stop | None = None,
+) -> StrengthChoice:
+    """Reconstruct training stimuli at each strength and guidance and take the best by two-way identification + PixCorr.
+
+    Among settings that are equally good the first is taken: the least strength and guidance. Only the first sample of
+    each brain counts.
+
+    Parameters
+    ----------
+    reconstructor : its preset's other settings are kept.
+    inputs : decoded out of fold, such as `BrainDecoder.cross_predict` gives for training stimuli. Inputs decoded from
+        stimuli that the decoder was fitted on look better than any it will meet, and make strength too small.
+    shown : uint8 (n, H, W, 3), the pictures that were shown, in the same order.
+    features : a network that takes pictures like `shown` to features, (n, ...).
+    strengths : 0 stands for the decoded start itself, to which guidance is nothing, so that it is tried once.
+
+    Raises
+    ------
+    InputError : nothing to choose from, or a preset that starts from noise and other strengths than 1.
+    ShapeError : `shown` is not uint8 RGB, or of another number. RepetitionError : fewer than two brains.
+    """
+    check_images(shown, "shown")
+    if len(shown) != len(inputs):
+        raise ShapeError(f"{len(shown)} pictures shown for {len(inputs)} brains", where="shown")
+    grid = [(s, g) for s, g in product(sorted(strengths), sorted(guidances)) if s > 0 or g == min(guidances)]
+    if not grid:
+        raise InputError("no strength or no guidance to choose from", remedy="Give at least one of each")
+    shown = resize(shown, reconstructor.generator.image_size)
+    row_of = {str(i): row for row, i in enumerate(inputs.stimulus_ids)}
+    wanted = features(shown)
+    rows = []
+    for number, (strength, guidance) in enumerate(grid):
+        report(on_event, stop, "choose strength", number, len(grid), strength=strength, guidance=guidance)
+        single = ImageReconstructor(
+            reconstructor.generator, reconstructor.preset, strength=strength, guidance=guidance, samples=1
+        )
+        made = single.reconstruct(inputs, seed=seed, batch_size=batch_size, stop=stop)
+        if len(made) < 2:
+            raise RepetitionError(f"{len(made)} brain reconstructed", remedy="Give at least two, better a hundred")
+        chosen, images = [row_of[i] for i in made.stimulus_ids], made.images[:, 0]
+        two_way = _two_way(wanted[chosen], features(images))
+        pixcorr = _pixcorr(shown[chosen], images)
+        rows.append((strength, guidance, two_way, pixcorr, two_way + pixcorr, len(made)))
+    report(on_event, None, "choose strength", len(grid), len(grid))
+    table = pd.DataFrame(rows, columns=["strength", "guidance", "two_way", "pixcorr", "criterion", "n"])
+    # A setting that fails for some brains is not compared on the easier rest.
+    best = table[table.n == table.n.max()].criterion.idxmax()
+    return StrengthChoice(float(table.strength[best]), float(table.guidance[best]), table)
+
+
+def _two_way(shown: np.ndarray, made: np.ndarray) -> float:
+    """How often a reconstruction is nearer to its own picture than to another one that was shown; ties count half."""
+    similar = correlations(made.reshape(len(made), -1), shown)
+    own = np.diag(similar)[:, None]
+    n = len(similar)
+    return float((np.sum(similar < own) + 0.5 * (np.sum(similar == own) - n)) / (n * (n - 1)))
+
+
+def _pixcorr(shown: np.ndarray, made: np.ndarray) -> float:
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (shown, made))
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    # A flat picture resembles nothing.
+    return float(np.divide((a * b).sum(1), norm, out=np.zeros(len(a)), where=norm > 0).mean())
