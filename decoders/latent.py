@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
 from encoders import Features
-from encoders.solvers import AlphaEdgeWarning, ConstantTargetWarning, ridge_cv
-from recordings import Artifact, Recording, stimulus_folds
+from recordings import Artifact, Recording
 from recordings.artifacts import check_neuroids, recording_fields
 from recordings.ceilings import MINIMUM_CEILING
 from recordings.errors import ArtifactError, InputError, LeakageError, NotFiniteError, RepetitionError
 from recordings.events import OnEvent, Stop, report
 
-from .confidence import fit_temperature
+from .calibration import OutOfFold, Spread, decode_out_of_fold, fit_confidence, measure_spread, rescale
+from .columns import column_blocks, moments
+from .drift import ResponseMoments
 from .identification import Identification, identify
+from .latent_map import LatentMap, Targets, fit_map
+from .recalibration import recalibrate
 from .retrieval import Retrieval, retrieve
 from .selection import reliable_neuroids
-from .similarity import correlations
 
 DEFAULT_ALPHAS = tuple(np.logspace(0, 6, 13).tolist())
-_PARAMETERS = ("alphas", "cv", "reliability", "max_neuroids", "calibration_folds", "device", "seed")
-_ROWS = 512
-
-
-class _Map(NamedTuple):
-    """Selected neuroids (s,), their mean and scale (s,), weights (s, feature) and intercept (feature,)."""
-
-    neuroids: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    weights: np.ndarray
-    intercept: np.ndarray
-
-    def predict(self, values: np.ndarray) -> np.ndarray:
-        return ((values - self.mean) / self.scale) @ self.weights + self.intercept
+_PARAMETERS = (
+    "alphas", "cv", "reliability", "max_neuroids", "calibration_folds", "device", "seed", "components", "rescale"
+)  # fmt: skip
+_ROW_BYTES = 64 * 2**20
 
 
 class LatentDecoder(Artifact):
@@ -45,7 +35,8 @@ class LatentDecoder(Artifact):
 
     Neuroids are chosen by their reliability on the training presentations, then standardised; repetitions are
     averaged. The intercept keeps the mean of the features. Presentations of one stimulus never stand on both sides of a
-    cross-validation fold.
+    cross-validation fold. Targets stream through the fit by columns, from a temporary file where they are larger than
+    1 GB; weights of (s, feature) stay in memory, and with `components` of (s, k) and a basis (k, feature).
 
     Parameters
     ----------
@@ -55,12 +46,20 @@ class LatentDecoder(Artifact):
     calibration_folds : folds over training stimuli in which the decoder is fitted anew, neuroids selected anew, to fit
         the temperature of its confidence on stimuli it has not seen; 0 leaves confidence out.
     device : torch device of the regression. seed : of the calibration folds.
+    components : decode the first k principal components of the features instead, one alpha a component; None, or as
+        many features as that or fewer, decodes features themselves.
+    rescale : give predictions the spread of the features, see `decoders.calibration.measure_spread`; it is learnt in
+        the calibration folds, for responses averaged over as many repetitions as in the training.
 
     Attributes
     ----------
-    neuroids_ : (s,) columns of the recording that are read. alphas_ : (feature,) chosen penalties, NaN for constants.
+    neuroids_ : (s,) columns of the recording that are read.
+    alphas_ : (feature,) or (component,) chosen penalties, NaN for constants.
     feature_mean_, feature_scale_ : (feature,) of the training stimuli.
     feature_shape_ : shape of the features of one stimulus, flattened in predictions.
+    explained_variance_ : share of the training features' variance that components keep, 1 without them.
+    cv_r_ : (feature,) correlation of training features with their prediction out of fold, None without calibration.
+    gain_ : (feature,) what predictions are spread by, None without `rescale`.
     temperature_ : of the confidence, or None. cv_accuracy_, cv_chance_ : identification accuracy within the calibration
         folds, and its chance.
     """
@@ -70,6 +69,9 @@ class LatentDecoder(Artifact):
     feature_mean_: np.ndarray
     feature_scale_: np.ndarray
     feature_shape_: tuple[int, ...]
+    explained_variance_: float
+    cv_r_: np.ndarray | None
+    gain_: np.ndarray | None
     temperature_: float | None
     cv_accuracy_: float | None
     cv_chance_: float | None
@@ -83,6 +85,8 @@ class LatentDecoder(Artifact):
         calibration_folds: int = 5,
         device: str = "cpu",
         seed: int = 0,
+        components: int | None = None,
+        rescale: bool = False,
     ):
         self.alphas = tuple(float(a) for a in alphas)
         self.cv = cv
@@ -91,6 +95,8 @@ class LatentDecoder(Artifact):
         self.calibration_folds = calibration_folds
         self.device = device
         self.seed = seed
+        self.components = components
+        self.rescale = rescale
 
     # Fit ---------------------------------------------------------------------------------------------------------
 
@@ -104,60 +110,105 @@ class LatentDecoder(Artifact):
     ) -> Self:
         """Fit on single training presentations and the features of their stimuli, matched by id.
 
-        Features of the training stimuli are held in memory, (stimulus, feature) float32: reduce huge layers first.
-
         Raises
         ------
         MismatchedIdsError : a stimulus without features. NotFiniteError : NaN or infinity on either side.
         RepetitionError : no repetitions to choose neuroids by, none reliable, or too few stimuli.
+        InputError : `rescale` without calibration folds, or components of features that do not vary.
         """
-        recording.check_without_time()
-        if self.reliability is None and self.max_neuroids is not None:
-            raise InputError("max_neuroids needs a reliability to rank by", remedy="Give reliability, if only 0")
-        recording.check_finite()
-        targets, ids = _targets(recording, features)
-        self.map_, self.alphas_ = self._fit_map(recording, ids, targets, on_event, stop)
-        self.neuroids_ = self.map_.neuroids
-        self.feature_mean_, self.feature_scale_ = _moments(targets)
+        self._check_options(recording)
+        if self.rescale and not self.calibration_folds:
+            raise InputError("rescale learns its gain in calibration folds", remedy="Give 2 calibration_folds or more")
+        targets = Targets.of(features, recording, self.components, on_event, stop)
+        self.feature_mean_, self.feature_scale_ = moments(targets.values)
         self.feature_shape_ = tuple(features.shape[1:])
-        self._calibrate(recording, ids, targets, on_event, stop)
+        self.map_, self.alphas_ = self._fit_map(recording, targets, on_event, stop)
+        self.neuroids_ = self.map_.neuroids
+        kept = self.map_.components
+        self.explained_variance_ = 1.0 if kept is None else float(kept.explained_variance_ratio.sum())
+        self.temperature_ = self.cv_accuracy_ = self.cv_chance_ = self.cv_r_ = self.gain_ = None
+        if self.calibration_folds:
+            out, spread = self._out_of_fold(recording, targets, self.calibration_folds, on_event, stop)
+            self.cv_r_, self.gain_ = spread.r, spread.gain if self.rescale else None
+            gains = spread.by_fold if self.rescale else None
+            self.temperature_, self.cv_accuracy_, self.cv_chance_ = fit_confidence(out, targets.values, gains)
+        self.response_moments_ = ResponseMoments.of(recording.take(neuroid=self.neuroids_))
         self.training_ = {
             **recording_fields(recording),
             "feature_fingerprint": features.fingerprint(),
             "features": {name: str(value) for name, value in features.attrs.items() if value is not None},
-            "stimulus_ids": sorted(ids),
+            "stimulus_ids": sorted(targets.stimulus_ids),
         }
         return self
 
+    def partial_fit(
+        self,
+        recording: Recording,
+        features: Features,
+        *,
+        on_event: OnEvent | None = None,
+        stop: Stop | None = None,
+    ) -> Self:
+        """Recalibrate to a new day by a few of its stimuli, see `decoders.recalibration.recalibrate`.
+
+        They count as training stimuli from now on. Confidence and gain stay as they were fitted.
+
+        Raises
+        ------
+        ArtifactError : other neuroids or another feature space. RepetitionError : fewer than five stimuli.
+        """
+        self._check_fitted()
+        self._check_features(features)
+        check_neuroids(self.training_, recording)
+        part = recording.take(neuroid=self.neuroids_)
+        self.map_ = recalibrate(self.map_, self.response_moments_, part, features, on_event=on_event, stop=stop)
+        seen = {*self.training_["stimulus_ids"], *map(str, recording.stimulus_ids)}
+        self.training_ = self.training_ | {"stimulus_ids": sorted(seen)}
+        return self
+
+    def cross_predict(
+        self,
+        recording: Recording,
+        features: Features,
+        folds: int = 5,
+        *,
+        on_event: OnEvent | None = None,
+        stop: Stop | None = None,
+    ) -> np.ndarray:
+        """Decoded features of each stimulus by a fit that has not seen it, (stimulus, feature) float32.
+
+        Stimuli stand in the order of their first appearance, as in `Recording.average_repetitions`, and are decoded
+        from their average. Everything is learnt in the other folds, the gain of `rescale` included. What a fit of this
+        decoder has learnt stays as it is.
+        """
+        self._check_options(recording)
+        targets = Targets.of(features, recording, self.components, on_event, stop)
+        out, spread = self._out_of_fold(recording, targets, folds, on_event, stop)
+        first_seen = {name: row for row, name in enumerate(dict.fromkeys(map(str, recording.stimulus_ids)))}
+        rows = np.array([first_seen[targets.stimulus_ids[row]] for row in out.rows])
+        decoded = np.empty(targets.values.shape, np.float32)
+        for columns in column_blocks(targets.values):
+            for part, gain, (mean, _) in zip(out.folds, spread.by_fold, out.training, strict=True):
+                block = np.array(out.decoded[part, columns])
+                if self.rescale:
+                    rescale(block, gain[columns], mean[columns])
+                decoded[rows[part], columns] = block
+        return decoded
+
+    def _check_options(self, recording: Recording) -> None:
+        recording.check_without_time()
+        if self.reliability is None and self.max_neuroids is not None:
+            raise InputError("max_neuroids needs a reliability to rank by", remedy="Give reliability, if only 0")
+        recording.check_finite()
+
     def _fit_map(
-        self, recording: Recording, ids: list[str], targets: np.ndarray, on_event: OnEvent | None, stop: Stop | None
-    ) -> tuple[_Map, np.ndarray]:
-        # `targets` has a row for each of `ids`; the recording may show a part of them.
+        self, recording: Recording, targets: Targets, on_event: OnEvent | None, stop: Stop | None
+    ) -> tuple[LatentMap, np.ndarray]:
         neuroids = self._select(recording)
         part = recording.take(neuroid=neuroids)
         average = part if len(set(part.stimulus_ids)) == len(part) else part.average_repetitions()
-        values = average.values
-        mean, scale = _moments(values)
-        varies = values.std(0) > 0
-        if not varies.any():
-            raise RepetitionError("no neuroid varies over the training stimuli")
-        neuroids, mean, scale = neuroids[varies], mean[varies], scale[varies]
-        design = (values[:, varies] - mean) / scale
-        shown = average.match(ids)
-        fit = ridge_cv(
-            design,
-            targets[shown],
-            self.alphas,
-            self.cv,
-            groups=average.stimulus_ids.astype(str),
-            device=self.device,
-            on_event=on_event,
-            stop=stop,
-        )
-        weights = np.asarray(fit.weights)
-        if fit.solver == "kernel":
-            weights = (design - design.mean(0)).T @ weights
-        return _Map(neuroids, mean, scale, weights.astype(np.float32), fit.intercept.astype(np.float32)), fit.alphas
+        options: dict[str, Any] = {"components": self.components, "device": self.device}
+        return fit_map(average, neuroids, targets, self.alphas, self.cv, **options, on_event=on_event, stop=stop)
 
     def _select(self, recording: Recording) -> np.ndarray:
         if self.reliability is None:
@@ -171,32 +222,14 @@ class LatentDecoder(Artifact):
                 "--all-neuroids)",
             ) from error
 
-    def _calibrate(
-        self, recording: Recording, ids: list[str], targets: np.ndarray, on_event: OnEvent | None, stop: Stop | None
-    ) -> None:
-        self.temperature_ = self.cv_accuracy_ = self.cv_chance_ = None
-        if not self.calibration_folds:
-            return
-        similarities, truths = [], []
-        folds = stimulus_folds(recording, self.calibration_folds, self.seed)
-        for number, fold in enumerate(folds):
-            report(on_event, stop, "calibrate", number, len(folds))
-            train, held_out = fold.apply(recording)
-            with warnings.catch_warnings():
-                # The fit on all training stimuli has said so already.
-                warnings.simplefilter("ignore", AlphaEdgeWarning)
-                warnings.simplefilter("ignore", ConstantTargetWarning)
-                fitted, _ = self._fit_map(train, ids, targets, None, stop)
-            average = held_out.take(neuroid=fitted.neuroids).average_repetitions()
-            rows = average.match(ids)
-            mean, scale = _moments(targets[train.match(ids)])
-            decoded = fitted.predict(average.values)
-            similarities.append(correlations(decoded, targets[rows], mean=mean, scale=scale))
-            truths.append(np.arange(len(rows)))
-        self.temperature_ = fit_temperature(similarities, truths)
-        hits = [s.argmax(1) == t for s, t in zip(similarities, truths, strict=True)]
-        self.cv_accuracy_ = float(np.concatenate(hits).mean())
-        self.cv_chance_ = len(hits) / sum(map(len, hits))
+    def _out_of_fold(
+        self, recording: Recording, targets: Targets, folds: int, on_event: OnEvent | None, stop: Stop | None
+    ) -> tuple[OutOfFold, Spread]:
+        def fit(train: Recording) -> LatentMap:
+            return self._fit_map(train, targets, None, stop)[0]
+
+        out = decode_out_of_fold(fit, recording, targets, folds, self.seed, on_event, stop)
+        return out, measure_spread(out, targets.values)
 
     # Use ---------------------------------------------------------------------------------------------------------
 
@@ -211,12 +244,15 @@ class LatentDecoder(Artifact):
         """
         self._check_fitted()
         check_neuroids(self.training_, recording)
-        decoded = np.empty((len(recording), len(self.map_.intercept)), np.float32)
-        for start in range(0, len(recording), _ROWS):
+        decoded = np.empty((len(recording), self.map_.n_features), np.float32)
+        step = int(np.clip(_ROW_BYTES // (4 * self.map_.n_features), 1, 512))
+        for start in range(0, len(recording), step):
             report(on_event, stop, "decode", start, len(recording))
-            values = recording.read(slice(start, start + _ROWS), self.neuroids_)
+            values = recording.read(slice(start, start + step), self.neuroids_)
             self._check_values(values, recording, start)
-            decoded[start : start + _ROWS] = self.map_.predict(values)
+            decoded[start : start + step] = self.map_.predict(values)
+            if self.gain_ is not None:
+                rescale(decoded[start : start + step], self.gain_, self.feature_mean_)
         return decoded
 
     def identify(self, recording: Recording, features: Features, **options: Any) -> Identification:
@@ -295,6 +331,7 @@ class LatentDecoder(Artifact):
         return {
             "parameters": {name: getattr(self, name) for name in _PARAMETERS},
             "feature_shape": list(self.feature_shape_),
+            "explained_variance": self.explained_variance_,
             "temperature": self.temperature_,
             "cv_accuracy": self.cv_accuracy_,
             "cv_chance": self.cv_chance_,
@@ -303,16 +340,21 @@ class LatentDecoder(Artifact):
 
     def _tensors(self) -> dict[str, np.ndarray]:
         fitted = {"alphas": self.alphas_, "feature_mean": self.feature_mean_, "feature_scale": self.feature_scale_}
-        return fitted | {f"map.{name}": value for name, value in self.map_._asdict().items()}
+        optional = {"cv_r": self.cv_r_, "gain": self.gain_}
+        fitted |= {name: value for name, value in optional.items() if value is not None}
+        return fitted | self.map_.tensors() | self.response_moments_.tensors()
 
     @classmethod
     def _restore(cls, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> Self:
         decoder = cls(**config["parameters"])
-        decoder.map_ = _Map(**{name: tensors[f"map.{name}"] for name in _Map._fields})
+        decoder.map_ = LatentMap.from_tensors(tensors)
+        decoder.response_moments_ = ResponseMoments.from_tensors(tensors)
         decoder.neuroids_ = decoder.map_.neuroids
         decoder.alphas_ = tensors["alphas"]
         decoder.feature_mean_, decoder.feature_scale_ = tensors["feature_mean"], tensors["feature_scale"]
+        decoder.cv_r_, decoder.gain_ = tensors.get("cv_r"), tensors.get("gain")
         decoder.feature_shape_ = tuple(config["feature_shape"])
+        decoder.explained_variance_ = config["explained_variance"]
         decoder.temperature_ = config["temperature"]
         decoder.cv_accuracy_, decoder.cv_chance_ = config["cv_accuracy"], config["cv_chance"]
         names = ("neuroid_ids", "space", "neuroid_fingerprint", "feature_fingerprint", "features", "stimulus_ids")
@@ -320,24 +362,16 @@ class LatentDecoder(Artifact):
         return decoder
 
     def _card(self) -> str:
-        source = self.training_["features"]
+        source, kept = self.training_["features"], self.map_.components
         score = (
             "not measured" if self.cv_accuracy_ is None else f"{self.cv_accuracy_:.3f} (chance {self.cv_chance_:.3f})"
         )
+        through = "" if kept is None else f" Principal components: {len(kept.basis)}, which keep "
+        through += "" if kept is None else f"{self.explained_variance_:.1%} of the training features' variance."
+        spread = "" if self.gain_ is None else f" Spread by a gain of {np.median(self.gain_):.2f} in the median."
         return (
             f"Decodes {int(np.prod(self.feature_shape_))} features of {source.get('uri', 'arrays')}, layer "
             f"{source.get('layer', '-')}, from {len(self.neuroids_)} of {len(self.training_['neuroid_ids'])} neuroids. "
             f"Fitted on {len(self.training_['stimulus_ids'])} stimuli. Identification of training stimuli held out in "
-            f"{self.calibration_folds} folds, each among its fold: {score}."
+            f"{self.calibration_folds} folds, each among its fold: {score}.{through}{spread}"
         )
-
-
-def _targets(recording: Recording, features: Features) -> tuple[np.ndarray, list[str]]:
-    ids = list(dict.fromkeys(map(str, recording.stimulus_ids)))
-    values = features.read(features.rows(ids))
-    return values.reshape(len(ids), -1), ids
-
-
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    scale = values.std(0, dtype=np.float64)
-    return values.mean(0, dtype=np.float64).astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32)
