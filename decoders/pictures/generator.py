@@ -265,7 +265,9 @@ class Generator:
 
         `noise` gives a random generator for each draw from the posterior; None takes its mean.
         """
-        pixels = torch.as_tensor(images).to(self.device).movedim(-1, 1).to(self.vae.dtype) / 127.5 - 1
+        pixels = (
+            torch.as_tensor(np.ascontiguousarray(images)).to(self.device).movedim(-1, 1).to(self.vae.dtype) / 127.5 - 1
+        )
         encoded = self.vae.encode(pixels)
         if hasattr(encoded, "latents"):
             latents = encoded.latents
