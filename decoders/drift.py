@@ -124,8 +124,9 @@ class DriftReport:
     neuroid_ids : (s,) str.
     offset : (s,) change of the mean in standard deviations. gain : (s,) ratio of standard deviations, new over old.
     drifted : (s,) bool, at a false discovery rate of 5 %.
-    r_before, r_after : by target, mean correlation of decoded with true features over stimuli of the new day, as the
-        decoder is and recalibrated on the other stimuli of that day; None if their targets were not given.
+    r_before, r_after : by target, mean correlation of decoded with true features of stimuli of the new day, as the
+        decoder is and recalibrated on other stimuli of that day, see `decoders.recalibration.compare`; None if targets
+        were not given.
     """
 
     neuroid_ids: np.ndarray

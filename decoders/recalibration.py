@@ -7,11 +7,11 @@ import numpy as np
 from encoders import Features
 from recordings import Recording, stimulus_folds
 from recordings.events import OnEvent, Stop, report
-from recordings.statistics import correlate
 
 from .columns import Matrix, column_blocks, empty_matrix, read_targets
 from .drift import ResponseMoments, Shift, measure_shift
 from .latent_map import LatentMap
+from .similarity import correlations
 
 # Penalties of a change of the weights, for each standardised neuroid.
 _PENALTIES = np.logspace(-2, 3, 11)
@@ -58,26 +58,33 @@ def compare(
     features: Features,
     folds: int = 5,
     *,
+    mean: np.ndarray,
+    scale: np.ndarray,
     seed: int = 0,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
 ) -> tuple[float, float]:
-    """Mean correlation by feature over the stimuli of a new day, as the map is and recalibrated; see `recalibrate`.
+    """Decoding r of the stimuli of a new day, by the map as it is and recalibrated; see `recalibrate`.
 
-    Each stimulus is decoded by a map that was recalibrated on the other folds. Features that do not vary do not count.
+    r is the correlation across features of decoded with true features, both standardised as in the training, as
+    identification compares them; it falls with an offset that all stimuli share. Its mean over stimuli is given. Each
+    stimulus is decoded after recalibration on the other folds.
+
+    Parameters
+    ----------
+    mean, scale : (feature,) of the training stimuli.
     """
-    before, after, truths = [], [], []
+    scores: list[np.ndarray] = []
     for number, split in enumerate(stimulus_folds(recording, folds, seed)):
         report(on_event, stop, "compare", number, folds)
         train, held_out = split.apply(recording)
         moved = recalibrate(fitted, moments, train, features, stop=stop)
         values, targets = _averages(held_out, features, None, stop)
-        before.append(fitted.predict(values))
-        after.append(moved.predict(values))
-        truths.append(targets[:, :])
-    truth = np.concatenate(truths)
-    scores = [np.nanmean(correlate(np.concatenate(parts), truth)) for parts in (before, after)]
-    return float(scores[0]), float(scores[1])
+        truth = targets[:, :]
+        similarity = [correlations(m.predict(values), truth, mean=mean, scale=scale) for m in (fitted, moved)]
+        scores.append(np.stack([s.diagonal() for s in similarity]))
+    before, after = np.concatenate(scores, 1).mean(1)
+    return float(before), float(after)
 
 
 def _averages(
