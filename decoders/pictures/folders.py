@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -43,14 +44,17 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
                 f"no {name}", where=folder, remedy="Make it with `python -m decoders.miniature.train`"
             )
         return folder
-    try:
-        return Path(snapshot_download(str(name), revision=revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError) as error:
-        raise MissingWeightsError(
-            f"{name} is neither a folder nor in the cache of the hub",
-            where=constants.HF_HUB_CACHE,
-            remedy=f"Fetch it with `penfield models fetch diffusers:{name}`",
-        ) from error
+    # A snapshot need not be whole: of a repository only the parts that are read are fetched.
+    with suppress(HFValidationError):
+        for file in (INDEX, "config.json"):
+            cached = try_to_load_from_cache(str(name), file, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached).parent
+    raise MissingWeightsError(
+        f"{name} is neither a folder nor in the cache of the hub",
+        where=constants.HF_HUB_CACHE,
+        remedy=f"Fetch it with `penfield models fetch diffusers:{name}`",
+    )
 
 
 def read_index(folder: Path) -> dict[str, tuple[str, str]]:
@@ -90,7 +94,11 @@ def load_part(folder: Path, library: str, kind: str, dtype: torch.dtype | None =
         if dtype is None:
             return cls.from_pretrained(folder)
         half = all(".fp16." in file.name for file in check_weights(folder))
-        options = {"use_safetensors": True, "variant": "fp16" if half else None, "output_loading_info": True}
+        options: dict[str, Any] = {
+            "use_safetensors": True,
+            "variant": "fp16" if half else None,
+            "output_loading_info": True,
+        }
         options["dtype" if library == "transformers" else "torch_dtype"] = dtype
         model, found = cls.from_pretrained(folder, **options)
     except ArtifactError:

@@ -15,7 +15,7 @@ import pandas as pd
 from recordings.errors import InputError, RepetitionError, ShapeError
 from recordings.events import OnEvent, Stop, report
 
-from ..similarity import correlations
+from ..evaluation import PictureFeatures, Resampling, picture_correlations, pix_corr, two_way
 from .inputs import DecodedInputs
 from .pixels import check_images, resize
 from .reconstructor import ImageReconstructor
@@ -30,8 +30,8 @@ class StrengthChoice:
 
     Attributes
     ----------
-    table : a row for each setting: strength, guidance, two_way (identification among all reconstructed, chance .5),
-        pixcorr (mean Pearson r over pixels), criterion (their sum), n (reconstructed brains).
+    table : a row for each setting: strength, guidance, two_way (the reconstruction fixed, chance .5), pixcorr,
+        criterion (their sum), n (reconstructed brains).
     """
 
     strength: float
@@ -79,7 +79,6 @@ def choose_strength(
         raise InputError("no strength or no guidance to choose from", remedy="Give at least one of each")
     shown = resize(shown, reconstructor.generator.image_size)
     row_of = {str(i): row for row, i in enumerate(inputs.stimulus_ids)}
-    wanted = features(shown)
     rows = []
     for number, (strength, guidance) in enumerate(grid):
         report(on_event, stop, "choose strength", number, len(grid), strength=strength, guidance=guidance)
@@ -90,27 +89,13 @@ def choose_strength(
         if len(made) < 2:
             raise RepetitionError(f"{len(made)} brain reconstructed", remedy="Give at least two, better a hundred")
         chosen, images = [row_of[i] for i in made.stimulus_ids], made.images[:, 0]
-        two_way = _two_way(wanted[chosen], features(images))
-        pixcorr = _pixcorr(shown[chosen], images)
-        rows.append((strength, guidance, two_way, pixcorr, two_way + pixcorr, len(made)))
+        originals, own = (PictureFeatures(pictures, features) for pictures in (shown[chosen], images))
+        identified = two_way(picture_correlations(originals, own), resampling=Resampling(0, 0)).value
+        # A flat picture resembles nothing.
+        pixels = float(np.nan_to_num(pix_corr(images, shown[chosen])).mean())
+        rows.append((strength, guidance, identified, pixels, identified + pixels, len(made)))
     report(on_event, None, "choose strength", len(grid), len(grid))
     table = pd.DataFrame(rows, columns=["strength", "guidance", "two_way", "pixcorr", "criterion", "n"])
     # A setting that fails for some brains is not compared on the easier rest.
     best = table[table.n == table.n.max()].criterion.idxmax()
     return StrengthChoice(float(table.strength[best]), float(table.guidance[best]), table)
-
-
-def _two_way(shown: np.ndarray, made: np.ndarray) -> float:
-    """How often a reconstruction is nearer to its own picture than to another one that was shown; ties count half."""
-    similar = correlations(made.reshape(len(made), -1), shown)
-    own = np.diag(similar)[:, None]
-    n = len(similar)
-    return float((np.sum(similar < own) + 0.5 * (np.sum(similar == own) - n)) / (n * (n - 1)))
-
-
-def _pixcorr(shown: np.ndarray, made: np.ndarray) -> float:
-    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (shown, made))
-    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
-    norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    # A flat picture resembles nothing.
-    return float(np.divide((a * b).sum(1), norm, out=np.zeros(len(a)), where=norm > 0).mean())

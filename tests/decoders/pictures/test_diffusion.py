@@ -66,6 +66,7 @@ def test_image_to_image_is_that_of_diffusers(make: Make, guidance: float) -> Non
     assert not torch.allclose(ours, z(inputs), atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheduler",
     ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler",

@@ -126,7 +126,14 @@ def test_a_folder_of_ours_loads_in_plain_diffusers_and_the_reverse(make: Make, t
 _PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer")
 
 
-@pytest.mark.parametrize("takes", [("controlnet", "adapter"), ("depth2img",), ("adapter",)])
+@pytest.mark.parametrize(
+    "takes",
+    [
+        ("controlnet", "adapter"),
+        pytest.param(("depth2img",), marks=pytest.mark.slow),
+        pytest.param(("adapter",), marks=pytest.mark.slow),
+    ],
+)
 def test_depth_and_adapters_come_back_from_their_folder(make: Make, tmp_path: Path, takes: tuple[str, ...]) -> None:
     generator = make(*takes)
     before = generator.fingerprint
@@ -146,6 +153,7 @@ def test_depth_and_adapters_come_back_from_their_folder(make: Make, tmp_path: Pa
         assert theirs.keys() == ours.keys() and all(torch.equal(theirs[k], ours[k]) for k in ours)
 
 
+@pytest.mark.slow
 def test_parts_from_elsewhere(make: Make, tmp_path: Path) -> None:
     both = make("controlnet", "adapter")
     make().save_pretrained(tmp_path / "plain")

@@ -37,6 +37,11 @@ TAKES = {"takagi-cvpr": (), "takagi-text": (), "takagi-gan": (), "takagi-depth":
 FEW: dict[str, Any] = {"steps": 5, "samples": 1}
 
 
+def mostly_slow(quick: str) -> list[Any]:
+    """All presets, of which only one is quick enough for every run."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name != quick else []) for name in PRESETS]
+
+
 def spoil(values: np.ndarray | None, row: int) -> np.ndarray:
     assert values is not None
     spoilt = values.copy()
@@ -44,7 +49,7 @@ def spoil(values: np.ndarray | None, row: int) -> np.ndarray:
     return spoilt
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", mostly_slow("penfield"))
 def test_a_batch_is_its_brains_one_by_one_in_any_order(make: Make, name: str) -> None:
     reconstructor = ImageReconstructor(make(*TAKES[name]), name, steps=5, samples=2)
     inputs = make_inputs(3)
@@ -135,7 +140,7 @@ def test_every_step_is_told_with_previews_of_what_is_foreseen(make: Make) -> Non
     assert not any("preview" in event.payload for event in events)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", mostly_slow("takagi-depth"))
 def test_a_stop_is_heard_within_one_step_and_leaves_nothing_behind(make: Make, name: str) -> None:
     generator, inputs = make(*TAKES[name]), make_inputs(2)
     reconstructor = ImageReconstructor(generator, name, **FEW)
