@@ -131,5 +131,5 @@ def fit_map(
             warnings.simplefilter("ignore", AlphaEdgeWarning)
         groups = average.stimulus_ids.astype(str)
         fit = ridge_cv(design, source, alphas, cv, groups=groups, device=device, on_event=on_event, stop=stop)
-    weights = fit.coefficients(design).astype(np.float32)
+    weights = fit.coefficients(design).astype(np.float32, copy=False)
     return LatentMap(neuroids[varies], mean, scale, weights, fit.intercept.astype(np.float32), reduced), fit.alphas
