@@ -19,43 +19,53 @@ ALWAYS_LISTED = (
     "timm:resnet50.a1_in1k",
     "timm:vit_base_patch14_dinov2.lvd142m",
     "open_clip:ViT-B-32/laion2b_s34b_b79k",
+    "transformers:Salesforce/blip-image-captioning-base",
+    "transformers:Intel/dpt-large",
+    "diffusers:stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "diffusers:stabilityai/stable-diffusion-2-depth",
 )
-Uri = Annotated[str, typer.Argument(help="Model URI, such as timm:resnet50.a1_in1k.")]
+Uri = Annotated[str, typer.Argument(help="Model URI, such as timm:resnet50.a1_in1k or diffusers:OWNER/NAME.")]
 
 
 @console.verb(models, "list", "penfield models list")
 def list_models(run: console.Run) -> dict[str, Any]:
     """List models that come with Penfield, a few to begin with, and what is in the hub's cache."""
+    from decoders.weights import cached_pipelines, is_pipeline, pipeline_status
     from encoders.features.weights import weights_status
 
-    uris = dict.fromkeys([*ALWAYS_LISTED, *cached_uris()])
+    pipelines = cached_pipelines()
+    single = [uri for uri in cached_uris() if f"diffusers:{uri.partition(':')[2]}" not in pipelines]
+    uris = dict.fromkeys([*ALWAYS_LISTED, *single, *pipelines])
     columns = ("uri", "present", "licence", "origin")
-    return {"models": [{c: status[c] for c in columns} for status in (weights_status(u).to_dict() for u in uris)]}
+    found = ((pipeline_status if is_pipeline(uri) else weights_status)(uri).to_dict() for uri in uris)
+    return {"models": [{c: status[c] for c in columns} for status in found]}
 
 
 @console.verb(models, "fetch", "penfield models fetch timm:resnet50.a1_in1k")
 def fetch_model(run: console.Run, uri: Uri) -> dict[str, Any]:
     """Download a model's weights from the hub and verify them."""
+    from decoders.weights import fetch_pipeline, is_pipeline
     from encoders.features.weights import fetch
 
-    return fetch(uri, on_event=run.on_event, stop=run.stop).to_dict()
+    return (fetch_pipeline if is_pipeline(uri) else fetch)(uri, on_event=run.on_event, stop=run.stop).to_dict()
 
 
 @console.verb(models, "verify", "penfield models verify miniature:backbone")
 def verify_model(run: console.Run, uri: Uri) -> dict[str, Any]:
     """Compare a model's weights with the hashes that their origin gave."""
+    from decoders.weights import is_pipeline, verify_pipeline
     from encoders.features.weights import verify
 
-    return verify(uri, on_event=run.on_event, stop=run.stop).to_dict()
+    return (verify_pipeline if is_pipeline(uri) else verify)(uri, on_event=run.on_event, stop=run.stop).to_dict()
 
 
 def cached_uris() -> list[str]:
     """URIs of the models in the hub's cache."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        cached = scan_cache_dir().repos
+        cached = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except CacheNotFound:
         return []
     names = sorted(repository.repo_id for repository in cached if repository.repo_type == "model")

@@ -41,6 +41,12 @@ def parse_uri(uri: str) -> ExtractorURI:
     library, _, rest = uri.removeprefix("untrained:").partition(":")
     rest, _, fragment = rest.partition("#")
     name, _, revision = rest.partition("@")
+    if library == "diffusers":
+        raise UnknownNameError(
+            f"{uri!r} names an image generator, which computes no features",
+            remedy="Load it with decoders.pictures.Generator; features come from models of "
+            f"{', '.join(LIBRARIES)}, for example miniature:backbone",
+        )
     if library not in LIBRARIES or not name or fragment not in ("", "text"):
         raise UnknownNameError(
             f"not a model URI: {uri!r}",

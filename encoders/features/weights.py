@@ -88,9 +88,9 @@ def weights_status(uri: str) -> WeightsStatus:
         return status
     status.present, status.folder = True, str(path.parent)
     if source.repository:
-        status.revision, status.licence = path.parent.name, _licence(path.parent)
+        status.revision, status.licence = path.parent.name, licence_of(path.parent)
     elif source.folder:
-        status.licence = _licence(path.parent)
+        status.licence = licence_of(path.parent)
     status.files = {file.name: {"bytes": file.stat().st_size} for file in weight_files(path)}
     return status
 
@@ -134,18 +134,29 @@ def verify(uri: str, on_event: OnEvent | None = None, stop: Stop | None = None) 
     files = weight_files(path)
     for done, file in enumerate(files):
         report(on_event, stop, "verify", done, len(files))
-        digest = _sha256(file)
-        expected = _expected_hash(file)
-        status.files[file.name]["sha256"] = digest
-        status.files[file.name]["matches_origin"] = None if expected is None else digest.startswith(expected)
-        if expected is not None and not digest.startswith(expected):
-            raise ArtifactError(
-                f"the file is damaged: sha256 {digest[:12]}, expected {expected[:12]}",
-                where=file,
-                remedy=f"Delete it and run `penfield models fetch {uri}`",
-            )
+        digest, matches = check_hash(file, uri)
+        status.files[file.name] |= {"sha256": digest, "matches_origin": matches}
     report(on_event, None, "verify", len(files), len(files))
     return status
+
+
+def check_hash(file: Path, uri: str) -> tuple[str, bool | None]:
+    """SHA-256 of a file, and whether it is the origin's: None where the origin gave none.
+
+    Raises
+    ------
+    ArtifactError : the file is damaged.
+    """
+    digest, expected = _sha256(file), _expected_hash(file)
+    if expected is None:
+        return digest, None
+    if not digest.startswith(expected):
+        raise ArtifactError(
+            f"the file is damaged: sha256 {digest[:12]}, expected {expected[:12]}",
+            where=file,
+            remedy=f"Delete it and run `penfield models fetch {uri}`",
+        )
+    return digest, True
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -208,7 +219,8 @@ def _is_shard(name: str, index: str) -> bool:
     return index.endswith(".index.json") and re.fullmatch(rf"{re.escape(stem)}-.*\.{kind}", name) is not None
 
 
-def _licence(folder: Path) -> str:
+def licence_of(folder: Path) -> str:
+    """Licence in a repository's model card; empty without one."""
     card = folder / "README.md"
     if not card.exists():
         return ""

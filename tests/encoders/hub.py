@@ -43,9 +43,9 @@ class _Handler(BaseHTTPRequestHandler):
         if folder is None:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif rest[:1] == ["tree"]:
-            self._send(200, json.dumps([_entry(f) for f in _files(folder)]).encode())
+            self._send(200, json.dumps([_entry(f, folder) for f in _files(folder)]).encode())
         else:
-            siblings = [{"rfilename": f.name} for f in _files(folder)]
+            siblings = [{"rfilename": str(f.relative_to(folder))} for f in _files(folder)]
             info = {"id": repository, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
             self._send(200, json.dumps(info).encode())
 
@@ -69,11 +69,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_file())
+    return sorted(f for f in folder.rglob("*") if f.is_file())
 
 
-def _entry(file: Path) -> dict[str, object]:
-    entry: dict[str, object] = {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _git_sha(file)}
+def _entry(file: Path, folder: Path) -> dict[str, object]:
+    name, size = str(file.relative_to(folder)), file.stat().st_size
+    entry: dict[str, object] = {"type": "file", "path": name, "size": size, "oid": _git_sha(file)}
     if file.suffix == ".safetensors":
         entry["lfs"] = {"oid": _tag(file), "size": file.stat().st_size, "pointerSize": 134}
     return entry
