@@ -106,8 +106,9 @@ def network_claims(world: World, seed: int, inputs: str) -> dict[str, Any]:
         found[f"alone, {views} views, {epochs} epochs"] = world.network(alone)
     others = SharedSpaceDecoder(inputs, **options).fit(world.others, world.embedding)  # type: ignore[arg-type]
     for train in ("input", "all"):
-        rate = {"learning_rate": 1e-4} if train == "all" else {}
-        adapted = others.adapt(NEW, world.little, world.embedding, train=train, **rate)  # type: ignore[arg-type]
+        more: dict[str, Any] = {"epochs": 100} if inputs == "trained" else {}
+        more |= {"learning_rate": 1e-4} if (inputs, train) == ("aligned", "all") else {}
+        adapted = others.adapt(NEW, world.little, world.embedding, train=train, **more)  # type: ignore[arg-type]
         found[f"adapted_{train}"] = world.network(adapted)
     whole = others.adapt(NEW, world.all, world.embedding)
     return {**found, "adapted_input_all_data": world.network(whole)}
