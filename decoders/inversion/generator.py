@@ -68,8 +68,8 @@ class UpconvolutionalGenerator(nn.Module):
     def forward(self, code: Tensor) -> Tensor:
         """Red, green and blue, float32 (n, 3, 256, 256), near [0, 1], of codes (n, code)."""
         x = code
-        for layer in (self.defc7, self.defc6, self.defc5):
-            x = nn.functional.leaky_relu(layer(x), _SLOPE)
+        for full in (self.defc7, self.defc6, self.defc5):
+            x = nn.functional.leaky_relu(full(x), _SLOPE)
         x = x.unflatten(1, (-1, _GRID, _GRID))
         for layer in (
             self.deconv5, self.conv5_1, self.deconv4, self.conv4_1, self.deconv3, self.conv3_1, self.deconv2,

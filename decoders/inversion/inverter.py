@@ -218,7 +218,7 @@ class FeatureInverter:
         if not hasattr(self, "spread_"):
             return values
         spread = self._spread(layer, values)
-        _refuse(np.equal(spread, 0), ConstantUnitError, "features without spread", layer, ids)
+        _refuse(np.asarray(spread == 0), ConstantUnitError, "features without spread", layer, ids)
         mean = flat.mean(1, keepdims=True)
         return ((flat - mean) * (self.spread_[layer] / spread)[:, None] + mean).reshape(values.shape)
 
