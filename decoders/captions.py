@@ -214,6 +214,8 @@ class CaptionDecoder:
 def _folder(name: str, revision: str | None) -> Path:
     if name != MINIATURE:
         return find_model(name, revision)
+    if revision is not None:
+        raise InputError("it comes with Penfield and has no revisions", where=name, remedy="Leave out revision")
     if not (CAPTIONER / "model.safetensors").is_file():
         raise MissingWeightsError(
             "the miniature captioner is not there",
