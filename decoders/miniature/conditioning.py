@@ -7,6 +7,7 @@ share its weights, is trained on as a whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ def train_controlnet(
     controlnet.requires_grad_(True)
     noisy, rng = Noising(latents, seed, "cpu"), np.random.default_rng(seed)
 
-    def loss(model: nn.Module, rows: Tensor) -> Tensor:
+    def loss(model: Any, rows: Tensor) -> Tensor:
         x, t, velocity = noisy(rows)
         context = words(rows, noisy.generator)
         maps = spoil(_maps(nearness, rows), rng)
@@ -107,7 +108,7 @@ def train_depth_unet(
     noisy, rng = Noising(latents, seed, "cpu"), np.random.default_rng(seed)
     side = latents.shape[-1]
 
-    def loss(model: nn.Module, rows: Tensor) -> Tensor:
+    def loss(model: Any, rows: Tensor) -> Tensor:
         x, t, velocity = noisy(rows)
         maps = as_channel(spoil(_maps(nearness, rows), rng), side)
         return F.mse_loss(model(torch.cat([x, maps], 1), t, words(rows, noisy.generator)).sample, velocity)
@@ -156,7 +157,7 @@ def train_ip_adapter(
     noisy, looks = Noising(latents, seed, "cpu"), torch.as_tensor(embedding)
     spread = looks.std(0)
 
-    def loss(model: nn.Module, rows: Tensor) -> Tensor:
+    def loss(model: Any, rows: Tensor) -> Tensor:
         x, t, velocity = noisy(rows)
         n = len(rows)
         look = looks[rows] + spread * torch.rand(n, 1, generator=noisy.generator) * torch.randn(

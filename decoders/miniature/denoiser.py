@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ def train_denoiser(
     empty = tokenise(tokenizer, [""]).to(device)
     noisy = Noising(latents, seed, device)
 
-    def loss(model: nn.Module, rows: Tensor) -> Tensor:
+    def loss(model: Any, rows: Tensor) -> Tensor:
         x, t, velocity = noisy(rows)
         dropped = torch.rand(len(rows), generator=noisy.generator, device=device) < UNCONDITIONAL
         words = torch.where(dropped[:, None], empty, ids[rows])
@@ -110,7 +111,7 @@ class Noising:
 
 def fit(
     model: nn.Module,
-    loss: Callable[[nn.Module, Tensor], Tensor],
+    loss: Callable[[Any, Tensor], Tensor],
     n: int,
     steps: int,
     batch_size: int,
@@ -119,7 +120,7 @@ def fit(
     stage: str,
     on_event: OnEvent | None,
     stop: Stop | None,
-) -> nn.Module:
+) -> Any:
     """Minimise ``loss(model, rows)`` over what of the model takes gradients; return the moving average of the model.
 
     Raises `Cancelled` if `stop` answers True; nothing is kept then.

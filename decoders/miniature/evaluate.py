@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +51,7 @@ def evaluate(
     captions alone, read by the reader; held_out.* : the same for pairs of category and colour never trained on.
     controlnet.*, depth2img.* : with the true depth as well. ip_adapter.* : from the true embedding without words.
     """
-    watched = {"on_event": on_event, "stop": stop}
+    watched: dict[str, Any] = {"on_event": on_event, "stop": stop}
     pictures = draw_pictures(n_scenes, EVALUATION_SEED, held_out=False)
     unseen = draw_pictures(8 * n_scenes, EVALUATION_SEED, held_out=True, start=n_scenes)
     unseen = take(unseen, np.arange(min(n_scenes, len(unseen))))

@@ -114,8 +114,8 @@ class Workshop:
 
     def _conditioned(self, train: Callable[..., Any], name: str) -> Callable[[Path], None]:
         def make(path: Path) -> None:
-            unet, *text = self.denoiser()
-            words = Words(*text, self.pictures().captions)
+            unet, text_encoder, tokenizer = self.denoiser()
+            words = Words(text_encoder, tokenizer, self.pictures().captions)
             how = (self.latents(), self.pictures().nearness, self.steps[name])
             train(unet, words, *how, **self.watched).save_pretrained(path)
 
@@ -123,8 +123,8 @@ class Workshop:
 
     def ip_adapter(self) -> Path:
         def make(path: Path) -> None:
-            unet, *text = self.denoiser()
-            words = Words(*text, self.pictures().captions)
+            unet, text_encoder, tokenizer = self.denoiser()
+            words = Words(text_encoder, tokenizer, self.pictures().captions)
             looks = look_of(self.pictures().image)
             weights = train_ip_adapter(unet, words, self.latents(), looks, self.steps["ip_adapter"], **self.watched)
             flat = {f"{part}.{key}": value for part, keys in weights.items() for key, value in keys.items()}
