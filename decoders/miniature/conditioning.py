@@ -219,8 +219,8 @@ def _cross_attention(unet: UNet2DConditionModel) -> list[tuple[str, nn.Module]]:
     return [(name, modules[name]) for name in names]
 
 
-def _adapter_modules(unet: UNet2DConditionModel) -> dict[str, nn.Module]:
-    found: dict[str, nn.Module] = {"projection": unet.encoder_hid_proj.image_projection_layers[0]}
+def _adapter_modules(unet: UNet2DConditionModel) -> dict[str, Any]:
+    found: dict[str, Any] = {"projection": unet.encoder_hid_proj.image_projection_layers[0]}
     for k, (_, module) in enumerate(_cross_attention(unet)):
         for part in ("k", "v"):
             found[f"{2 * k + 1}.to_{part}_ip"] = getattr(module.processor, f"to_{part}_ip")[0]
