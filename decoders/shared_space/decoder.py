@@ -31,7 +31,7 @@ from ..retrieval import Retrieval, retrieve
 from .fitting import Data, Fitted, TargetSpace, decode, fit_target_space, held_out, learn_aligned, learn_trained
 from .inputs import SubjectInput
 from .network import SharedSpaceNetwork
-from .options import check_options
+from .options import check_adaptation, check_options
 from .training import Options
 from .training import train as train_network
 
@@ -188,14 +188,7 @@ class SharedSpaceDecoder(Artifact):
         self._check_fitted()
         if subject in self.subjects_:
             raise DuplicateIdError(f"subject {subject!r} is there already", remedy="Give another name")
-        if train not in ("all", "input"):
-            raise UnknownNameError(f"no way to adapt {train!r}", remedy="Give all or input")
-        if self.inputs == "aligned" and train == "input" and (epochs is not None or learning_rate is not None):
-            raise InputError(
-                "an aligned input layer has no epochs and no learning rate",
-                where="adapt",
-                remedy="Leave them out, or train all",
-            )
+        check_adaptation(self._parameters(), train, {"epochs": epochs, "learning_rate": learning_rate})
         self._check_features(embedding, "embedding")
         if (latents is not None) != ("latents" in self.features_):
             raise InputError(
@@ -228,7 +221,7 @@ class SharedSpaceDecoder(Artifact):
         torch.manual_seed(self.seed)
         fingerprint = {}
         if checkpoints is not None:
-            settings = self._parameters() | vars(options) | {"train_body": train_body}
+            settings = self._parameters() | vars(options) | {"train_body": train_body, "device": None}
             fingerprint = data.fingerprint(settings, None if begin is None else begin[0])
         run = partial(
             train_network,

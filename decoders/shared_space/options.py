@@ -31,3 +31,17 @@ def check_options(options: Mapping[str, Any]) -> None:
             f"weight_decay {options['weight_decay']}, loss_weights {options['loss_weights']}",
             remedy="Give 0 or more, and one loss at least",
         )
+
+
+def check_adaptation(options: Mapping[str, Any], train: str, changed: Mapping[str, Any]) -> None:
+    """Raise `InputError` if a decoder of these options cannot be adapted so; what is None is not changed."""
+    if train not in ("all", "input"):
+        raise UnknownNameError(f"no way to adapt {train!r}", remedy="Give all or input")
+    given = {name: value for name, value in changed.items() if value is not None}
+    if given and options["inputs"] == "aligned" and train == "input":
+        raise InputError(
+            "an aligned input layer has no epochs and no learning rate",
+            where="adapt",
+            remedy="Leave them out, or train all",
+        )
+    check_options({**options, **given})

@@ -232,6 +232,8 @@ def test_refuses_what_does_not_fit(decoder: SharedSpaceDecoder, subjects: Subjec
     other = Features.from_arrays(embedding.read(), list(embedding.stimulus_ids), uri="another")
     with pytest.raises(ArtifactError, match="another"):
         decoder.identify(A, subjects.test[A], other)
+    with pytest.raises(InputError, match="epochs: 0"):
+        decoder.adapt(C, subjects.train[C], embedding, subjects.latents, train="all", epochs=0)
     silent = SharedSpaceDecoder(**{**SMALL, "validation": 0.0, "epochs": 1}).fit(one, embedding)
     with pytest.raises(ArtifactError, match="confidence"):
         silent.retrieve(A, subjects.test[A], embedding)
@@ -327,7 +329,7 @@ def test_two_processes_share_their_weights_and_stop_together(tmp_path: Path) -> 
     script.write_text(SCRIPT)
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(Path(__file__).parents[2])}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*launcher, str(script), str(tmp_path)], env=environment, check=True, timeout=180)
+    subprocess.run([*launcher, str(script), str(tmp_path)], env=environment, check=True, timeout=400)
     first, second = (np.load(tmp_path / f"{rank}.npz") for rank in (0, 1))
     np.testing.assert_allclose(first["weights"], second["weights"], atol=1e-6)
     assert first["asked"] == second["asked"] == 9
