@@ -14,6 +14,8 @@ from decoders.similarity import correlations
 from encoders import Features
 from recordings import Recording
 from recordings.errors import ArtifactError, RepetitionError
+from recordings.miniature import Scenes, render, simulate_subject
+from recordings.miniature.render import Rendered
 
 from .conftest import World
 
@@ -124,3 +126,28 @@ def test_refuses_too_little(decoder: LatentDecoder, world: World) -> None:
     other = Features.from_arrays(world.features.read(), list(world.features.stimulus_ids), layer="other")
     with pytest.raises(ArtifactError, match="another space"):
         copy.deepcopy(decoder).partial_fit(world.test, other)
+
+
+@pytest.mark.slow
+def test_follows_a_simulated_subject() -> None:
+    scenes = Scenes.sample(360, seed=3)
+    rendered = render(scenes)
+    pixels = rendered.image.reshape(360, 8, 8, 8, 8, 3).mean((2, 4)).reshape(360, -1) / 64
+    features = Features.from_arrays(pixels, list(scenes.stimulus_id), layer="pixels")
+
+    def session(part: slice, **drift: float) -> Recording:
+        shown = Rendered(rendered.image[part], rendered.depth[part], rendered.silhouette[part])
+        recording = simulate_subject(scenes[part], shown, repetitions=2, noise_ceiling=0.5, **drift).recording
+        return recording.take(neuroid=slice(0, None, 7))
+
+    decoder = LatentDecoder(np.logspace(1, 5, 5), 3, reliability=None, calibration_folds=0)
+    decoder.fit(session(slice(0, 240)), features)
+    rest = slice(300, 360)
+    without_drift = score(decoder, session(rest).average_repetitions(), features)
+    day = session(slice(240, 360), session_offset=3.0, session_gain=0.3)
+    few = day.where(stimulus_id=list(scenes.stimulus_id[240:280]))
+    test = day.where(stimulus_id=list(scenes.stimulus_id[rest])).average_repetitions()
+    before = score(decoder, test, features)
+    after = score(copy.deepcopy(decoder).partial_fit(few, features), test, features)
+    assert before < without_drift - 0.05
+    assert after - before > 0.6 * (without_drift - before)
