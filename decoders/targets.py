@@ -19,7 +19,7 @@ from recordings.errors import InputError, MismatchedIdsError, ShapeError
 from recordings.events import OnEvent, Stop, report
 from recordings.storage import atomic_path
 
-DepthSource = Callable[[np.ndarray], np.ndarray] | np.ndarray | Literal["truth"]
+DepthSource = Callable[[np.ndarray], np.ndarray] | np.ndarray | str
 _PIXELS, _CAPTIONS = "pixels", "captions"
 
 

@@ -81,7 +81,7 @@ def test_depth_from_a_function_from_maps_and_from_the_scenes(stimuli: Stimuli) -
     with pytest.raises(ShapeError, match="for 7 stimuli"):
         make_targets(stimuli, ["depth"], depth=truth[:3])
     with pytest.raises(InputError, match="'false'"):
-        make_targets(stimuli, ["depth"], depth="false")  # type: ignore[arg-type]
+        make_targets(stimuli, ["depth"], depth="false")
     with pytest.raises(UnknownNameError, match="scenes table"):
         make_targets(Stimuli.from_arrays(np.zeros((2, 8, 8, 3), np.uint8)), ["depth"], depth="truth")
 
