@@ -44,9 +44,14 @@ bench: $(STAMP)  ## Measure speed and memory beside peers (long)
 	$(BIN)/python benchmarks/transformer.py
 	$(BIN)/python benchmarks/token_memory.py
 	$(BIN)/python benchmarks/algonauts.py
+	$(BIN)/python benchmarks/latent_decoder.py
+	$(BIN)/python benchmarks/reconstruction_batch.py
 
 acceptance: $(STAMP)  ## Studies over seeds: what is recovered of what was planted (long)
 	$(BIN)/python benchmarks/transformer_truth.py
+	$(BIN)/python benchmarks/centred_targets.py
+	$(BIN)/python benchmarks/pictures_truth.py
+	$(BIN)/python benchmarks/cross_subject.py
 
 clean:  ## Remove the environment and everything generated
 	rm -rf .venv demo .pytest_cache .mypy_cache .ruff_cache

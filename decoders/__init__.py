@@ -6,7 +6,8 @@ Every answer carries a confidence, every accuracy its chance, an interval and th
 
 `BrainDecoder` decodes all that a generator starts from, each target from regions of its own; `ImageReconstructor` draws
 pictures from it by latent diffusion, `CaptionDecoder` and `DepthDecoder` give words and depth, and `evaluate_pictures`
-says what the pictures are worth.
+says what the pictures are worth. `FeatureInverter` makes pictures from deep features alone. `SharedSpaceDecoder`,
+`SharedResponseModel` and `Hyperalignment` let one subject learn from others.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
     from .captions import CaptionDecoder
     from .depth import DepthDecoder
     from .evaluation import PictureEvaluation, evaluate_pictures
+    from .functional_alignment import Hyperalignment, SharedResponseModel, transfer
+    from .inversion import FeatureInverter
     from .pictures import DecodedInputs, Generator, ImageReconstructor, Reconstructions, choose_strength
+    from .shared_space import SharedSpaceDecoder
+    from .taef2 import Taef2
     from .targets import make_targets
 
 # diffusers and transformers take seconds to import, so that their users are imported when they are asked for.
@@ -36,13 +41,19 @@ _LAZY = {
     "CaptionDecoder": "captions",
     "DecodedInputs": "pictures",
     "DepthDecoder": "depth",
+    "FeatureInverter": "inversion",
     "Generator": "pictures",
+    "Hyperalignment": "functional_alignment",
     "ImageReconstructor": "pictures",
     "PictureEvaluation": "evaluation",
     "Reconstructions": "pictures",
+    "SharedResponseModel": "functional_alignment",
+    "SharedSpaceDecoder": "shared_space",
+    "Taef2": "taef2",
     "choose_strength": "pictures",
     "evaluate_pictures": "evaluation",
     "make_targets": "targets",
+    "transfer": "functional_alignment",
 }
 
 __all__ = [
@@ -52,13 +63,18 @@ __all__ = [
     "CategoryEvaluation",
     "DecodedInputs",
     "DepthDecoder",
+    "FeatureInverter",
     "Generator",
+    "Hyperalignment",
     "Identification",
     "ImageReconstructor",
     "LatentDecoder",
     "PictureEvaluation",
     "Reconstructions",
     "Retrieval",
+    "SharedResponseModel",
+    "SharedSpaceDecoder",
+    "Taef2",
     "calibration_error",
     "choose_strength",
     "evaluate_categories",
@@ -69,6 +85,7 @@ __all__ = [
     "make_targets",
     "reliable_neuroids",
     "retrieve",
+    "transfer",
 ]
 
 
