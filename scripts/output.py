@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 MAX_COLUMNS = 9
 
@@ -84,7 +84,7 @@ def _tables(title: str, value: Any) -> list[Table]:
         table = _facts(value if isinstance(value, dict) else {str(row.get("", i)): row for i, row in enumerate(rows)})
         table.title, table.title_justify = title, "left"
         return [table]
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*(Column(name, overflow="fold") for name in columns), title=title, title_justify="left")
     for row in rows:
         table.add_row(*(_text(row.get(c, "")) for c in columns))
     parts = [_tables(f"{title}: {name}", _part(rows, name)) for name in sorted(inner)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from decoders import LatentDecoder, evaluate_categories, identify_patterns
+from decoders import BrainDecoder, LatentDecoder, evaluate_categories, identify_patterns
 from encoders import Features
 from recordings import Recording
 from recordings.artifacts import read_config
@@ -25,14 +25,20 @@ def load_latent_decoder(path: Path) -> LatentDecoder:
     return LatentDecoder.from_pretrained(str(path))
 
 
-def held_out_average(decoder: LatentDecoder, recording: Recording) -> Recording:
+def fitted_stimuli(decoder: LatentDecoder | BrainDecoder) -> set[str]:
+    """Ids of the stimuli that a decoder was fitted on, recalibration included."""
+    decoders = decoder.decoders_.values() if isinstance(decoder, BrainDecoder) else [decoder]
+    return {i for fitted in decoders for i in fitted.training_["stimulus_ids"]}
+
+
+def held_out_average(decoder: LatentDecoder | BrainDecoder, recording: Recording) -> Recording:
     """Responses to the stimuli that a decoder was not fitted on, averaged over repetitions.
 
     Raises
     ------
     RepetitionError : it was fitted on all of them.
     """
-    unseen = ~np.isin(recording.stimulus_ids.astype(str), decoder.training_["stimulus_ids"])
+    unseen = ~np.isin(recording.stimulus_ids.astype(str), list(fitted_stimuli(decoder)))
     if not unseen.any():
         raise RepetitionError(
             "the decoder was fitted on every stimulus of the recording; nothing is held out",

@@ -1,0 +1,67 @@
+"""What the verbs of ``penfield decode`` share: their group and their options."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import console
+
+if TYPE_CHECKING:
+    from recordings import Stimuli
+
+decode = console.group("Decoders: tell from a brain's responses what was seen, and draw it.")
+
+
+class Question(StrEnum):
+    """What is decoded."""
+
+    category = "category"
+    patterns = "patterns"
+
+
+class Target(StrEnum):
+    """What a picture, a caption or a depth map is made from."""
+
+    z = "z"
+    c = "c"
+    depth = "depth"
+    embedding = "embedding"
+    tokens = "tokens"
+    features = "features"
+
+
+Store = Annotated[Path, typer.Option("--features", "-f", help="Feature store (.zarr).")]
+Layer = Annotated[str | None, typer.Option(help="Layer of the store, if it has several.")]
+Label = Annotated[str, typer.Option(help="Presentation coordinate that names the category.")]
+Group = Annotated[str, typer.Option(help="Presentation coordinate that is left out in turn.")]
+Ways = Annotated[int | None, typer.Option(min=2, help="Candidates to choose from; all by default.")]
+Shown = Annotated[
+    Path | None, typer.Option("--stimuli", help="What was shown; a subject folder brings its own.", show_default=False)
+]
+Held = Annotated[
+    list[str] | None, typer.Option("--stimulus", help="Held-out stimulus; give it once each. All by default.")
+]
+
+
+def stimuli_of(recording: Path, stimuli: Path | None) -> Stimuli | None:
+    """The named stimuli, else those of a subject's folder, else None."""
+    from recordings.subject import CARD
+    from studies.sources import open_stimuli
+
+    if stimuli is None and not (recording / CARD).is_file():
+        return None
+    return open_stimuli(stimuli or recording)
+
+
+def quiet_libraries() -> None:
+    """Silence the bars and remarks of the libraries that load models: what a command says is its own."""
+    import diffusers
+    import transformers
+
+    for library in (diffusers, transformers):
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
