@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
+from .decode_options import quiet_libraries
 
 app = typer.Typer()
 
@@ -27,9 +28,11 @@ def run(
     by and test or held_out, and ensemble; [[features]] with name, and model (layers, readout, dtype) or path; and what
     is asked: [[encode]] (name, model, routing, features, alphas, folds, delays, runs, metric, shuffles, and a table
     [encode.transformer] of its options), [[ensemble]] (name, members, temperature, metric, shuffles), [[decode]] (name,
-    features, max_neuroids) and [[align]] (name, metric, features). --seed and --device go before the file's own.
+    features, max_neuroids), [[reconstruct]] (name, preset, rois by target, captions, strength, guidance, tuned, steps,
+    samples, networks, by; generator, captioner and the other models; components, rescale, reliability, max_neuroids)
+    and [[align]] (name, metric, features). --seed and --device go before the file's own.
 
-    The folder `out` gets results.json, results.csv with a row a model and region, and report.html.
+    The folder `out` gets results.json, results.csv with a row a score, and report.html.
     """
     from studies.run import plan_study
     from studies.run import run as run_study
@@ -38,6 +41,8 @@ def run(
     asked = Study.load(study).model_copy(update=run.given)
     if dry_run:
         return plan_study(asked).to_dict()
+    if asked.reconstruct:
+        quiet_libraries()
     answers = run_study(asked, overwrite=overwrite, on_event=run.on_event, stop=run.stop)
     return {"study": asked.name, "out": asked.out, **answers}
 

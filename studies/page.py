@@ -1,4 +1,4 @@
-"""The page of a study: how well its encoding models and ensembles predict, region by region and on the cortex."""
+"""The page of a study: how well its encoding models predict, by region and on the cortex, and what it has drawn."""
 
 from __future__ import annotations
 
@@ -18,25 +18,50 @@ from .report.cortex import DIVERGING, flat_cortex, on_fsaverage5, symmetric_limi
 from .report.images import colour_bar
 from .study import Study
 
-PAGE, SCORES = "report.html", "scores.npz"
+PAGE, SCORES, PICTURES = "report.html", "scores.npz", "pictures"
 ALL = "all"
 _CEILING = "1 is the noise ceiling"
+_LEAD = (
+    "How well encoding models predict responses to stimuli that none of them has seen, neither to learn from nor to "
+    "choose an epoch, a penalty or a weight by."
+)
+_DRAWN = "Pictures are drawn from responses to stimuli on which no decoder was fitted."
 
 
 def write_study_page(folder: Path, study: Study, answers: Mapping[str, Any], recording: Recording) -> None:
-    """Write ``report.html`` to the folder of a study that asks for encoding models; others have no page.
+    """Write ``report.html`` to the folder of a study that asks for encoding models or pictures; others have no page.
 
     Parameters
     ----------
     folder : of the results; ``encode/NAME/scores.npz`` and ``ensemble/NAME/scores.npz`` hold ``normalised``, float32
-        (neuroid,), of which maps are drawn where the recording lies on fsaverage, fsaverage5 or fsaverage6.
+        (neuroid,), of which maps are drawn where the recording lies on fsaverage, fsaverage5 or fsaverage6;
+        ``reconstruct/NAME/pictures`` what was drawn.
     answers : of `studies.run`, by question.
     recording : of the neuroids that were scored; its responses are not read.
     """
     parts = {f"encode.{part.name}": part for part in study.encode} | {f"ensemble.{p.name}": p for p in study.ensemble}
-    if not parts:
+    if not parts and not study.reconstruct:
         (folder / PAGE).unlink(missing_ok=True)
         return
+    headlines, sections = _encoding(folder, parts, answers, recording) if parts else ([], [])
+    for picture in study.reconstruct:
+        found = answers[f"reconstruct.{picture.name}"]
+        sections.append(_drawn_section(folder / "reconstruct" / picture.name / PICTURES, picture.name, found))
+        headlines += _identified(picture.name, found)
+    write_report(
+        folder / PAGE,
+        title=study.name,
+        notice=_notice(study, recording),
+        lead=" ".join(([_LEAD] if parts else []) + ([_DRAWN] if study.reconstruct else [])),
+        headlines=[*headlines, Headline(f"{recording.n_neuroids:,}", "neuroids", f"{len(recording.rois)} regions")],
+        sections=[*sections, Section("study", "The study file", {"toml": study.to_toml()})],
+        facts={"Seed": str(study.seed)},
+    )
+
+
+def _encoding(
+    folder: Path, parts: Mapping[str, Encoding | Ensembling], answers: Mapping[str, Any], recording: Recording
+) -> tuple[list[Headline], list[Section]]:
     scored = {key: answers[key] for key in parts}
     titles = _titles(parts)
     sections = [_scores_section(parts, scored, titles)]
@@ -45,20 +70,31 @@ def write_study_page(folder: Path, study: Study, answers: Mapping[str, Any], rec
         sections.append(_maps_section(maps, titles, _quantity(list(scored.values()))))
     best = max(scored, key=lambda key: np.nan_to_num(scored[key]["center"], nan=-np.inf))
     found = scored[best]
-    write_report(
-        folder / PAGE,
-        title=study.name,
-        notice=_notice(study, recording),
-        lead="How well encoding models predict responses to stimuli that none of them has seen, neither to learn from "
-        "nor to choose an epoch, a penalty or a weight by.",
-        headlines=[
-            Headline(_rounded(found["center"]), f"{_quantity([found])}, {titles[best]}", _beside(found)),
-            Headline(f"{len(parts)}", "models", "on the same held-out stimuli"),
-            Headline(f"{recording.n_neuroids:,}", "neuroids", f"{len(recording.rois)} regions"),
-        ],
-        sections=[*sections, Section("study", "The study file", {"toml": study.to_toml()})],
-        facts={"Seed": str(study.seed)},
-    )  # fmt: skip
+    return [
+        Headline(_rounded(found["center"]), f"{_quantity([found])}, {titles[best]}", _beside(found)),
+        Headline(f"{len(parts)}", "models", "on the same held-out stimuli"),
+    ], sections
+
+
+# Pictures --------------------------------------------------------------------------------------------------------
+
+
+def _drawn_section(folder: Path, name: str, answer: Mapping[str, Any]) -> Section:
+    # diffusers takes seconds to import.
+    from .comparison import picture_section
+
+    return picture_section(folder, f"reconstruct-{name}", f"Pictures: {name}", answer["metrics"])
+
+
+def _identified(name: str, answer: Mapping[str, Any]) -> list[Headline]:
+    """Two-way identification by the first network."""
+    for metric, score in answer["metrics"].items():
+        if metric.startswith("two_way.") and "value" in score:
+            beside = f"{metric.split('.')[1]}; chance .5"
+            if "low" in score:
+                beside = f"95 % interval {score['low']:.2f} to {score['high']:.2f}; {beside}"
+            return [Headline(f"{score['value']:.2f}", f"pictures told apart, {name}", beside)]
+    return []
 
 
 def _titles(parts: Mapping[str, Encoding | Ensembling]) -> dict[str, str]:

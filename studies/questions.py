@@ -1,4 +1,4 @@
-"""What a study can ask, as the tables of its file: features, encoding models, ensembles, decoders and alignment."""
+"""What a study can ask, as the tables of its file: features, encoding and decoding models, pictures, alignment."""
 
 from __future__ import annotations
 
@@ -130,6 +130,48 @@ class Decoding(Part):
     name: Name
     features: str
     max_neuroids: int | None = Field(default=None, ge=1)
+
+
+class Reconstruction(Part):
+    """Pictures of the held-out stimuli, drawn from what is decoded from their responses, and scored.
+
+    preset : what is decoded and how it becomes a picture, see `decoders.pictures.PRESETS`; with `captions` tokens are
+        decoded too, so that pictures have words beside them.
+    rois : regions by target; the preset's by default, and all neuroids where the recording does not have these.
+    generator, controlnet, ip_adapter, captioner, embedding, depth, invert, invert_layers : the models whose states are
+        decoded, see `studies.targets.Sources`.
+    strength, guidance : numbers, "auto", or the preset's; tuned : training stimuli for "auto". steps, samples : the
+        preset's by default. components, rescale, reliability, max_neuroids : of the decoder; reliability 0 reads the
+        neuroids of unrepeated stimuli as well.
+    networks : that compare pictures, see `decoders.evaluate_pictures`; the miniature backbone by default. by : column
+        of the stimuli within and across which they are told apart. shuffles : for the null.
+    """
+
+    name: Name
+    preset: str = "penfield"
+    captions: bool = False
+    rois: dict[str, tuple[str, ...]] = {}
+    generator: str = "miniature:diffusion"
+    controlnet: str | None = None
+    ip_adapter: str | None = None
+    captioner: str = "miniature:captioner"
+    embedding: str = "miniature:backbone"
+    depth: str | None = None
+    invert: str = "miniature:backbone"
+    invert_layers: tuple[str, ...] = ()
+    strength: float | Literal["auto"] | None = None
+    guidance: float | Literal["auto"] | None = None
+    tuned: int = Field(default=50, ge=2)
+    steps: int | None = Field(default=None, ge=1)
+    samples: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    components: int | None = Field(default=None, ge=1)
+    rescale: bool = True
+    reliability: float = Field(default=0.05, ge=0, le=1)
+    max_neuroids: int | None = Field(default=None, ge=1)
+    networks: tuple[str, ...] = ()
+    by: str | None = None
+    shuffles: int = Field(default=100, ge=1)
 
 
 class Alignment(Part):

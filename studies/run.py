@@ -16,6 +16,7 @@ from . import answers as answer
 from .answers import RESULTS, once, write_json
 from .page import PAGE, write_study_page
 from .plan import Plan, extrapolate, resident_memory
+from .questions import Reconstruction
 from .sources import open_recording
 from .study import Study
 from .table import TABLE, results_table, write_csv
@@ -23,7 +24,7 @@ from .work import SUBJECT, Work
 
 STUDY = "study.toml"
 # All that a run writes beside the study file.
-MADE = (RESULTS, TABLE, PAGE, SUBJECT, "features", "encode", "ensemble", "decode", "align")
+MADE = (RESULTS, TABLE, PAGE, SUBJECT, "features", "encode", "ensemble", "decode", "reconstruct", "align")
 TRIAL_STIMULI = 40
 
 
@@ -49,7 +50,8 @@ def run(
 
     Returns
     -------
-    Answers by question: encode.<name>, ensemble.<name>, decode.<name>, align.<name>, each a dict of JSON values.
+    Answers by question: encode.<name>, ensemble.<name>, decode.<name>, reconstruct.<name>, align.<name>, each a dict of
+    JSON values.
 
     Raises
     ------
@@ -64,6 +66,7 @@ def run(
         *(("encode", part, answer.encode) for part in study.encode),
         *(("ensemble", part, answer.ensemble) for part in study.ensemble),
         *(("decode", part, answer.decode) for part in study.decode),
+        *(("reconstruct", part, _reconstruct) for part in study.reconstruct),
         *(("align", part, answer.align) for part in study.align),
     ]
     answers = {}
@@ -79,6 +82,13 @@ def run(
         write_study_page(study.out, study, answers, work.test)
     write_json(results, given)
     return answers
+
+
+def _reconstruct(work: Work, part: Reconstruction, folder: Path) -> dict[str, Any]:
+    # diffusers takes seconds to import.
+    from .picture_answers import reconstruct
+
+    return reconstruct(work, part, folder)
 
 
 def plan_study(study: Study) -> Plan:

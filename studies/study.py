@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from recordings import Recording, Split, split_by_stimulus, split_by_value
 from recordings.errors import FormatError, InputError
 
-from .questions import Alignment, Decoding, Encoding, Ensembling, FeatureSet, Name, Part
+from .questions import Alignment, Decoding, Encoding, Ensembling, FeatureSet, Name, Part, Reconstruction
 
 
 class Simulation(Part):
@@ -107,7 +107,7 @@ class Study(Part):
     name : of the study. seed : of all random draws. device : auto, cpu, cuda or mps.
     out : folder of the results, relative to the study file.
     recording, split : what is explained, and what of it is held out.
-    features : what it is explained by. encode, ensemble, decode, align : the questions asked.
+    features : what it is explained by. encode, ensemble, decode, reconstruct, align : the questions asked.
     """
 
     name: Name
@@ -116,10 +116,11 @@ class Study(Part):
     out: Path
     recording: Source
     split: Holdout = Holdout()
-    features: tuple[FeatureSet, ...] = Field(min_length=1)
+    features: tuple[FeatureSet, ...] = ()
     encode: tuple[Encoding, ...] = ()
     ensemble: tuple[Ensembling, ...] = ()
     decode: tuple[Decoding, ...] = ()
+    reconstruct: tuple[Reconstruction, ...] = ()
     align: tuple[Alignment, ...] = ()
 
     @model_validator(mode="after")
@@ -129,6 +130,7 @@ class Study(Part):
             [part.name for part in self.features],
             [part.name for part in self.encode] + [part.name for part in self.ensemble],
             [part.name for part in self.decode],
+            [part.name for part in self.reconstruct],
             [part.name for part in self.align],
         ]
         for names in names_of:
@@ -148,8 +150,8 @@ class Study(Part):
                 raise ValueError(f"{part.name}: no [[encode]] {unknown[0]!r}; there are: {', '.join(models) or 'none'}")
         if self.ensemble and not self.split.ensemble:
             raise ValueError("ensembles learn on stimuli that no member has seen: set ensemble = 0.1 in [split]")
-        if not (self.encode or self.decode or self.align):
-            raise ValueError("nothing is asked: add a table [[encode]], [[decode]] or [[align]]")
+        if not (self.encode or self.decode or self.reconstruct or self.align):
+            raise ValueError("nothing is asked: add a table [[encode]], [[decode]], [[reconstruct]] or [[align]]")
         return self
 
     @classmethod
@@ -186,10 +188,16 @@ def _absolute(values: Any, folder: Path) -> Any:
         return [_absolute(v, folder) for v in values]
     if not isinstance(values, dict):
         return values
-    places = ("path", "stimuli", "out")
     return {
-        k: str(folder / v) if k in places and isinstance(v, str) else _absolute(v, folder) for k, v in values.items()
+        k: str(folder / v) if isinstance(v, str) and _is_place(k, folder / v) else _absolute(v, folder)
+        for k, v in values.items()
     }
+
+
+def _is_place(key: str, path: Path) -> bool:
+    # Models may be folders, or names on the hub.
+    models = ("generator", "controlnet", "ip_adapter", "captioner", "depth")
+    return key in ("path", "stimuli", "out") or (key in models and path.exists())
 
 
 def _toml_table(prefix: str, values: dict[str, Any]) -> list[str]:

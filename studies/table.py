@@ -1,4 +1,4 @@
-"""Scores of a study's encoding models and ensembles as one table, a row a model and region."""
+"""Scores of a study's encoding models, ensembles and pictures as one table, a row a score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from recordings.storage import atomic_path
 
-from .questions import Encoding, Ensembling
+from .questions import Encoding, Ensembling, Reconstruction
 from .study import Study
 
 TABLE = "results.csv"
@@ -24,6 +24,9 @@ def results_table(study: Study, answers: Mapping[str, Mapping[str, Any]]) -> pd.
     n, neuroids that count; r, mean over these of the metric over its noise ceiling; low, high, its 95 % interval
     over stimuli; ceiling, their mean noise ceiling; spread, standard deviation of r over runs; runs. Empty where there
     is none.
+
+    A [[reconstruct]] has a row a score of its pictures: model "reconstruct", routing its preset, features what was
+    decoded, metric the name of the score, n the pictures, and r the score.
     """
     rows = []
     parts: list[Encoding | Ensembling] = [*study.encode, *study.ensemble]
@@ -33,6 +36,8 @@ def results_table(study: Study, answers: Mapping[str, Mapping[str, Any]]) -> pd.
         for roi in answer.get("roi", {}):
             rows.append(_about(part) | {"roi": roi, "metric": part.metric, **_of_region(answer, roi), "runs": runs})
         rows.append(_about(part) | {"roi": ALL, "metric": part.metric, **_of_all(answer), "runs": runs})
+    for drawn in study.reconstruct:
+        rows += _of_pictures(drawn, answers[f"reconstruct.{drawn.name}"])
     return pd.DataFrame(rows)
 
 
@@ -47,6 +52,18 @@ def _about(part: Encoding | Ensembling) -> dict[str, str]:
         return {"encode": part.name, "model": "ensemble", "routing": "", "features": " ".join(part.members)}
     routing = part.routing or ("roi" if part.model == "transformer" else "")
     return {"encode": part.name, "model": part.model, "routing": routing, "features": " ".join(part.features)}
+
+
+def _of_pictures(part: Reconstruction, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    about = {"encode": part.name, "model": "reconstruct", "routing": part.preset, "roi": ALL}
+    about["features"] = " ".join(answer["decoder"]["targets"])
+    return [
+        about
+        | {"metric": name, "n": answer["n_pictures"], "r": score["value"], "runs": 1}
+        | {bound: score.get(bound) for bound in ("low", "high")}
+        for name, score in answer["metrics"].items()
+        if "value" in score
+    ]
 
 
 def _of_region(answer: Mapping[str, Any], roi: str) -> dict[str, Any]:

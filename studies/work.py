@@ -100,7 +100,7 @@ class Work:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of responses, ids and features, so that answers from data that changed are given anew."""
+        """SHA-256 of the data, with pictures where they are drawn, so that data that changed are answered anew."""
         digest = hashlib.sha256(self.recording.fingerprint().encode())
         digest.update("\n".join(map(str, self.recording.stimulus_ids)).encode())
         for block in self.recording.blocks():
@@ -110,4 +110,14 @@ class Work:
                 digest.update(features.fingerprint().encode())
                 for start in range(0, len(features), 256):
                     digest.update(features.read(slice(start, start + 256)).tobytes())
+        if self.study.reconstruct:
+            shown = self.shown
+            digest.update("".join(shown.content_hash(row) for row in range(len(shown))).encode())
         return digest.hexdigest()
+
+    @property
+    def shown(self) -> Stimuli:
+        """The stimuli of the recording; `InputError` if the study names none."""
+        if self.stimuli is None:
+            raise InputError("pictures need what was shown", where="study", remedy="Add stimuli to [recording]")
+        return self.stimuli.select(list(dict.fromkeys(map(str, self.recording.stimulus_ids))))
