@@ -79,6 +79,7 @@ def test_planted_latents_are_found(drawn: Path, pictures: Path) -> None:
     assert (r < r.diagonal()).sum() / (N_TEST * (N_TEST - 1)) > 0.9
 
 
+@pytest.mark.slow
 def test_strength_is_chosen_on_training_stimuli(drawn: Path, tmp_path: Path) -> None:
     given = ("--strength", "auto", "--guidance", 1, "--steps", 2, "--tune-on", 6, "--stimulus", first(drawn))
     found = image(drawn, tmp_path / "out", *given)
@@ -103,6 +104,7 @@ def test_previews_become_the_pictures(drawn: Path, tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(preview), Reconstructions.load(tmp_path / "out").images[0, 0])
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_a_picture_draws_none(drawn: Path, tmp_path: Path) -> None:
     found = image(drawn, tmp_path / "out", "--steps", 2, "--dry-run")
     assert 0 < found["estimate"]["seconds"] < 60 and not any(tmp_path.iterdir())

@@ -30,12 +30,13 @@ TARGETS = ("z", "c", "depth", "embedding", "tokens")
 EMBEDDING = 192
 
 
-def save_generator(folder: Path, seed: int = 0) -> Path:
-    """A generator of 64 x 64 pictures with ControlNet and IP-Adapter, none of it trained."""
+def save_generator(folder: Path, seed: int = 0, sees_depth: bool = False) -> Path:
+    """A generator of 64 x 64 pictures, none of it trained: with ControlNet and IP-Adapter, or with a UNet that sees
+    depth."""
     (folder / "tokenizer").mkdir(parents=True)
     tokenizer = make_tokenizer(folder / "tokenizer")
     torch.manual_seed(seed)
-    unet = make_unet()
+    unet = make_unet(5 if sees_depth else 4)
     adapter = make_adapter(unet)
     adapter["image_proj"]["proj.weight"] = torch.randn(4 * WIDTH, EMBEDDING)
     controlnet = diffusers.ControlNetModel.from_unet(
@@ -47,8 +48,8 @@ def save_generator(folder: Path, seed: int = 0) -> Path:
         make_scheduler(),
         make_text_encoder(len(tokenizer)),
         tokenizer,
-        controlnet,
-        ip_adapter=adapter,
+        None if sees_depth else controlnet,
+        ip_adapter=None if sees_depth else adapter,
     )
     generator.save_pretrained(folder / "generator")
     return folder / "generator"
