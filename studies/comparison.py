@@ -162,9 +162,11 @@ def picture_section(
 
     Parameters
     ----------
-    folder : of `studies.reconstruction.reconstruct`. scores : ``metrics`` of `PictureEvaluation.to_dict`.
+    folder : of `studies.reconstruction.reconstruct`.
+    scores : of it, by `studies.picture_scores.evaluate_reconstructions`.
     """
-    made = Reconstructions.load(folder)
+    made, scores = Reconstructions.load(folder), scores or {}
+    metrics, gains = scores.get("metrics", {}), scores.get("over_nearest_training", {})
     others = {name: Reconstructions.load(folder / COMPARED / name) for name in ("shown", *TITLES) if _has(folder, name)}
     shown = others.pop("shown", None)
     columns = {name: others.get(name, made) for name in TITLES if name in others or name == "drawn"}
@@ -183,7 +185,9 @@ def picture_section(
         "words": bool(made.settings["captions"]),
         "rows": rows,
         "n": len(made),
-        "scores": [_score(name, score) for name, score in (scores or {}).items() if "value" in score],
+        "scores": [_score(name, score, gains.get(name)) for name, score in metrics.items() if "value" in score],
+        "preset": made.settings["preset"],
+        "chosen": bool(made.settings.get("tuning")),
     }
     return Section(key, title, content, template="reconstructions.html.j2")
 
@@ -197,7 +201,16 @@ def _cell(pictures: Reconstructions, stimulus_id: str, alt: str) -> Any:
     return photograph(pictures.of(stimulus_id)[0], alt, CELL) if known else None
 
 
-def _score(name: str, score: Mapping[str, Any]) -> list[str]:
-    interval = f"{score['low']:.3f} to {score['high']:.3f}" if "low" in score else ""
+def _score(name: str, score: Mapping[str, Any], gain: Mapping[str, Any] | None) -> list[str]:
     shuffled = f"{score['shuffled']:.3f}" if "shuffled" in score else ""
-    return [name, f"{score['value']:.3f}", interval, shuffled]
+    return [name, f"{score['value']:.3f}", _interval(score), shuffled, _gain(gain)]
+
+
+def _gain(gain: Mapping[str, Any] | None) -> str:
+    if not gain or "value" not in gain:
+        return ""
+    return f"{gain['value']:+.3f}" + (f" ({gain['low']:+.3f} to {gain['high']:+.3f})" if "low" in gain else "")
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    return f"{score['low']:.3f} to {score['high']:.3f}" if "low" in score else ""

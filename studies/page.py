@@ -83,7 +83,7 @@ def _drawn_section(folder: Path, name: str, answer: Mapping[str, Any]) -> Sectio
     # diffusers takes seconds to import.
     from .comparison import picture_section
 
-    return picture_section(folder, f"reconstruct-{name}", f"Pictures: {name}", answer["metrics"])
+    return picture_section(folder, f"reconstruct-{name}", f"Pictures: {name}", answer)
 
 
 def _identified(name: str, answer: Mapping[str, Any]) -> list[Headline]:
