@@ -68,7 +68,7 @@ def fit(
     ] = False,
     generator: Annotated[
         str | None,
-        typer.Option(help="Folder or hub name of z and c [default: miniature:diffusion].", rich_help_panel=MODELS),
+        typer.Option(help="Folder or hub name of z and c, by default miniature:diffusion.", rich_help_panel=MODELS),
     ] = None,
     controlnet: Annotated[
         str | None, typer.Option(help="Of the generator, for presets with depth.", rich_help_panel=MODELS)
@@ -77,19 +77,19 @@ def fit(
         str | None, typer.Option(help="Of the generator, for presets with an embedding.", rich_help_panel=MODELS)
     ] = None,
     captioner: Annotated[
-        str | None, typer.Option(help="Of tokens [default: miniature:captioner].", rich_help_panel=MODELS)
+        str | None, typer.Option(help="Of tokens, by default miniature:captioner.", rich_help_panel=MODELS)
     ] = None,
     embedding: Annotated[
         str | None,
-        typer.Option(help="Extractor URI of the embedding [default: miniature:backbone].", rich_help_panel=MODELS),
+        typer.Option(help="Extractor URI of the embedding, by default miniature:backbone.", rich_help_panel=MODELS),
     ] = None,
     depth: Annotated[
         str | None,
-        typer.Option(help="truth, or a DPT [default: truth for miniature scenes].", rich_help_panel=MODELS),
+        typer.Option(help="truth, or a DPT, by default truth for miniature scenes.", rich_help_panel=MODELS),
     ] = None,
     invert: Annotated[
         str | None,
-        typer.Option(help="Extractor URI of features [default: miniature:backbone].", rich_help_panel=MODELS),
+        typer.Option(help="Extractor URI of features, by default miniature:backbone.", rich_help_panel=MODELS),
     ] = None,
     invert_layer: Annotated[
         list[str] | None, typer.Option(help="Layer of features; once each.", rich_help_panel=MODELS)

@@ -33,16 +33,16 @@ def image(
     preset: Annotated[
         str, typer.Option(help="penfield, takagi-cvpr, takagi-text, takagi-gan or takagi-depth.")
     ] = "penfield",
-    samples: Annotated[int | None, typer.Option(min=1, help="Pictures a stimulus [default: the preset's].")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps [default: the preset's].")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Pictures a stimulus, by default the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps, by default the preset's.")] = None,
     strength: Annotated[
         str | None,
         typer.Option(
             help="0 shows what was decoded, 1 starts from noise; auto for what gains most on training stimuli decoded "
-            "out of fold [default: the preset's]."
+            "out of fold, by default the preset's."
         ),
     ] = None,
-    guidance: Annotated[str | None, typer.Option(help="Guidance scale, or auto [default: the preset's].")] = None,
+    guidance: Annotated[str | None, typer.Option(help="Guidance scale, or auto, by default the preset's.")] = None,
     tune_on: Annotated[int, typer.Option(min=2, help="Training stimuli that auto tries every setting on.")] = 50,
     generator: Annotated[
         str | None, typer.Option(help="Another generator, which shares the parts that were decoded.")
@@ -54,13 +54,16 @@ def image(
     preview_every: Annotated[
         int, typer.Option(min=0, help="Every so many steps, write what is foreseen to OUT-previews; 0 for never.")
     ] = 0,
+    allow_long: Annotated[
+        bool, typer.Option("--allow-long", help="Draw many large pictures without a GPU, which takes hours.")
+    ] = False,
     overwrite: console.Overwrite = False,
     dry_run: console.DryRun = False,
 ) -> dict[str, Any]:
     """Draw the stimuli that a decoder has not seen from the brain's responses to them.
 
-    Writes PNG files, reconstructions.json with all settings, and report.html: the first pictures beside what was shown,
-    what single inputs give, and the nearest training picture.
+    Writes PNG files, reconstructions.json with all settings, and report.html: the first pictures beside what was
+    shown, what single inputs give, and the nearest training picture.
     """
     from studies.reconstruction import Drawing, plan_reconstruction, reconstruct
     from studies.sources import open_recording
@@ -76,6 +79,7 @@ def image(
         tuned=tune_on,
         batch_size=batch_size,
         preview_every=preview_every,
+        allow_long=allow_long,
     )
     given = open_recording(recording, tuple(roi or ()))
     how: dict[str, Any] = {
@@ -98,7 +102,7 @@ def caption(
     recording: console.Recorded,
     model: Decoder,
     captioner: Annotated[
-        str | None, typer.Option(help="Another captioner, which reads the same tokens [default: that of the fit].")
+        str | None, typer.Option(help="Another captioner, which reads the same tokens, by default that of the fit.")
     ] = None,
     stimuli: Shown = None,
     stimulus: Held = None,

@@ -86,7 +86,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="Extractor URI or name of a published network, once each; published for all of these "
-            "[default: miniature:backbone].",
+            "by default miniature:backbone.",
             rich_help_panel=PICTURES,
         ),
     ] = None,

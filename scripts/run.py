@@ -39,10 +39,10 @@ def run(
     from studies.study import Study
 
     asked = Study.load(study).model_copy(update=run.given)
-    if dry_run:
-        return plan_study(asked).to_dict()
     if asked.reconstruct:
         quiet_libraries()
+    if dry_run:
+        return plan_study(asked).to_dict()
     answers = run_study(asked, overwrite=overwrite, on_event=run.on_event, stop=run.stop)
     return {"study": asked.name, "out": asked.out, **answers}
 

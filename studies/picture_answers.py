@@ -46,7 +46,16 @@ def reconstruct(work: Work, part: Reconstruction, folder: Path) -> dict[str, Any
         return fit_brain_decoder(work.train, work.shown, rois, sources, place / MODEL, **options, **how)
 
     fitted = once(folder / "fitted", work.fingerprint, fit)
-    drawing = Drawing(part.preset, part.strength, part.guidance, part.steps, part.samples, part.tuned, part.batch_size)
+    drawing = Drawing(
+        part.preset,
+        part.strength,
+        part.guidance,
+        part.steps,
+        part.samples,
+        part.tuned,
+        part.batch_size,
+        allow_long=part.allow_long,
+    )
     model, pictures = folder / "fitted" / MODEL, folder / PICTURES
     drawn = draw(model, work.recording, work.shown, pictures, drawing, overwrite=True, **how)
     asked: dict[str, Any] = {"networks": part.networks, "by": part.by, "n_permutations": part.shuffles}

@@ -141,8 +141,8 @@ class Reconstruction(Part):
     generator, controlnet, ip_adapter, captioner, embedding, depth, invert, invert_layers : the models whose states are
         decoded, see `studies.targets.Sources`.
     strength, guidance : numbers, "auto", or the preset's; tuned : training stimuli for "auto". steps, samples : the
-        preset's by default. components, rescale, reliability, max_neuroids : of the decoder; reliability 0 reads the
-        neuroids of unrepeated stimuli as well.
+        preset's by default. allow_long : draw what takes hours. components, rescale, reliability, max_neuroids : of the
+        decoder; reliability 0 reads the neuroids of unrepeated stimuli as well.
     networks : that compare pictures, see `decoders.evaluate_pictures`; the miniature backbone by default. by : column
         of the stimuli within and across which they are told apart. shuffles : for the null.
     """
@@ -165,6 +165,7 @@ class Reconstruction(Part):
     steps: int | None = Field(default=None, ge=1)
     samples: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=8, ge=1)
+    allow_long: bool = False
     components: int | None = Field(default=None, ge=1)
     rescale: bool = True
     reliability: float = Field(default=0.05, ge=0, le=1)

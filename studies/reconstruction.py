@@ -44,7 +44,7 @@ class Drawing:
     strength, guidance : a number, "auto" for what gains most on training stimuli decoded out of fold, None for the
         preset's. steps, samples : None for the preset's.
     tuned : so many training stimuli, drawn with the seed, are reconstructed at every setting for "auto".
-    batch_size : pictures drawn together. preview_every : see `ImageReconstructor.reconstruct`.
+    batch_size : pictures drawn together. preview_every, allow_long : see `ImageReconstructor.reconstruct`.
     """
 
     preset: str = "penfield"
@@ -55,6 +55,7 @@ class Drawing:
     tuned: int = N_TUNED
     batch_size: int = 8
     preview_every: int = 0
+    allow_long: bool = False
 
     @property
     def is_tuned(self) -> bool:
@@ -112,9 +113,15 @@ def reconstruct(
         if stimuli is None:
             raise InputError("auto compares with what was shown", remedy="Give --stimuli, or numbers")
         tuning = given.tune(stimuli)
-    told = watched | {"on_event": _with_previews(on_event, out, given.inputs.stimulus_ids)}
     how: dict[str, Any] = {"seed": seed, "batch_size": given.drawing.batch_size}
-    made = given.reconstructor.reconstruct(given.inputs, preview_every=given.drawing.preview_every, **how, **told)
+    made = given.reconstructor.reconstruct(
+        given.inputs,
+        preview_every=given.drawing.preview_every,
+        allow_long=given.drawing.allow_long,
+        on_event=_with_previews(on_event, out, given.inputs.stimulus_ids),
+        stop=stop,
+        **how,
+    )
     made = replace(made, settings={**made.settings, **given.about(made.stimulus_ids), "tuning": tuning})
     compared = compare(made, given.inputs, given.reconstructor, stimuli, **how, **watched)
     if stimuli is not None:
