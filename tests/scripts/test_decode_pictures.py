@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,9 +108,36 @@ def test_previews_become_the_pictures(drawn: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_ctrl_c_leaves_previews_and_no_pictures(
+    process: Callable[..., subprocess.Popen], drawn: Path, tmp_path: Path
+) -> None:
+    given = ("-r", drawn / "subject", "-m", drawn / "decoder", "--out", tmp_path / "out")
+    running = process("decode", "image", *given, "--steps", 1000, "--preview-every", 1)
+    previews = tmp_path / "out-previews"
+    while running.poll() is None and not previews.is_dir():
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "stopped during reconstruct" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["out-previews"]
+    # What there is is whole.
+    for path in previews.iterdir():
+        with Image.open(path) as file:
+            file.load()
+
+
+@pytest.mark.slow
 def test_a_dry_run_of_a_picture_draws_none(drawn: Path, tmp_path: Path) -> None:
     found = image(drawn, tmp_path / "out", "--steps", 2, "--dry-run")
     assert 0 < found["estimate"]["seconds"] < 60 and not any(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_dry_run_of_a_fit_writes_nothing(drawn: Path, tmp_path: Path) -> None:
+    given = ("--target", "z", "--generator", drawn / "generator", "--no-rescale", "--split", f"stimulus:{N_TEST}")
+    found = command("decode", "fit", "-r", drawn / "subject", *given, "--out", tmp_path / "d", "--dry-run")
+    assert 0 < found["estimate"]["seconds"] < 60 and found["estimate"]["disk_gb"] > 1e-5
+    assert not any(tmp_path.iterdir())
 
 
 def test_planted_tokens_become_words(drawn: Path) -> None:
