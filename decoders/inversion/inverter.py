@@ -213,8 +213,8 @@ class FeatureInverter:
             raise ShapeError(f"{len(values)} rows of layer {layer!r} for {len(ids)} stimulus ids")
         self._check_shape(layer, values.shape[1:])
         flat = values.reshape(len(values), math.prod(values.shape[1:]))
-        _refuse(~np.isfinite(flat).all(1), NotFiniteError, "NaN or infinite features", layer, ids)
-        _refuse(~flat.any(1), ConstantUnitError, "features that are all 0", layer, ids)
+        _refuse(np.asarray(~np.isfinite(flat).all(1)), NotFiniteError, "NaN or infinite features", layer, ids)
+        _refuse(np.asarray(~flat.any(1)), ConstantUnitError, "features that are all 0", layer, ids)
         if not hasattr(self, "spread_"):
             return values
         spread = self._spread(layer, values)

@@ -54,7 +54,7 @@ def train_controlnet(
     nearness: np.ndarray,
     steps: int,
     batch_size: int = 64,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1.5e-3,
     seed: int = 0,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
@@ -71,6 +71,7 @@ def train_controlnet(
         controlnet = ControlNetModel.from_unet(
             unet, conditioning_channels=1, conditioning_embedding_out_channels=(8, 16, 32, 64)
         )
+        _keep_variance(controlnet.controlnet_cond_embedding)
     controlnet.requires_grad_(True)
     noisy, rng = Noising(latents, seed, "cpu"), np.random.default_rng(seed)
 
@@ -197,6 +198,16 @@ def _maps(nearness: np.ndarray, rows: Tensor) -> Tensor:
 
 def _freeze(module: nn.Module) -> None:
     module.eval().requires_grad_(False)
+
+
+def _keep_variance(embedding: nn.Module) -> None:
+    # With torch's own weights the map fades to a thousandth on its way through the layers, and the last of them is
+    # zero; the ControlNet still starts without effect, since what it gives to the denoiser passes layers that are zero.
+    for module in embedding.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def _untrained_adapter(unet: UNet2DConditionModel, width: int) -> dict[str, dict[str, Tensor]]:
