@@ -32,18 +32,18 @@ from recordings import Recording, Stimuli
 from recordings.miniature import Scenes, render, simulate_subject
 from recordings.miniature.captions import colour_names
 
-TRAIN, TEST, TUNE = 1500, 150, 60
+TRAIN, TEST, TUNE = 2200, 150, 60
 REPETITIONS = 3
 SIGNALS = {"low": 0.3, "high": 1.0}
 ROIS: dict[str, list[str] | None] = {
     "z": ["V1", "V2", "V3", "V4"],
-    "c": ["V4", "category", "MTL"],
-    "depth": None,
+    "c": None,
+    "depth": ["V1", "V2", "V3", "V4"],
     "embedding": None,
 }
 TWO_WAY = "two_way.miniature:backbone.reconstruction_fixed"
 STEPS = 20
-_BOTH = Preset("zc", steps=STEPS, guidance=2.0)
+_BOTH = Preset("zc", strength=0.6, steps=STEPS, guidance=2.0)
 CONDITIONS = {
     "z": replace(_BOTH, name="z", text=None, strength=0.0, guidance=1.0),
     "c": replace(_BOTH, name="c", start=None, strength=1.0),
@@ -91,7 +91,7 @@ def study(seed: int, signal: float, generator: Generator) -> dict[str, Any]:
     train = world.recording.where(stimulus_id=learnt)
     test = world.recording.where(stimulus_id=world.ids[TRAIN:]).average_repetitions()
     held_out = list(map(str, test.stimulus_ids))
-    decoder = BrainDecoder(ROIS, components=500, reliability=None, calibration_folds=0)
+    decoder = BrainDecoder(ROIS, components=500, reliability=None, calibration_folds=2)
     targets = {name: features.select(learnt) for name, features in world.targets.items()}
     decoder.fit(train, targets)
     inputs = told(decoder.predict(test), held_out, generator)

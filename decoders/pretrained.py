@@ -24,6 +24,8 @@ from recordings.artifacts import read_config
 from recordings.errors import ArtifactError, NotFiniteError, ShapeError
 from recordings.events import OnEvent, Stop
 
+from .quiet import quietly
+
 
 def find_model(name: str, revision: str | None = None) -> Path:
     """Folder of a model of transformers: `name` itself if that is a folder, else its place in the hub's cache.
@@ -55,7 +57,7 @@ def load_model(architecture: Any, folder: Path, unused: Sequence[str] = ()) -> A
             where=folder,
             remedy=f"Name a model that {architecture.__name__} of transformers loads",
         )
-    with loading(folder):
+    with loading(folder), quietly():
         model, found = architecture.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(tuple(unused)))
     if missing:

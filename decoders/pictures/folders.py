@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 from recordings.errors import ArtifactError, MissingWeightsError
 
+from ..quiet import quietly
+
 INDEX = "model_index.json"
 ADAPTER = "ip_adapter.safetensors"
 _MINIATURE = Path(__file__).parents[1] / "miniature"
@@ -92,7 +94,8 @@ def load_part(folder: Path, library: str, kind: str, dtype: torch.dtype | None =
         )
     try:
         if dtype is None:
-            return cls.from_pretrained(folder)
+            with quietly():
+                return cls.from_pretrained(folder)
         half = all(".fp16." in file.name for file in check_weights(folder))
         options: dict[str, Any] = {
             "use_safetensors": True,
@@ -100,7 +103,8 @@ def load_part(folder: Path, library: str, kind: str, dtype: torch.dtype | None =
             "output_loading_info": True,
         }
         options["dtype" if library == "transformers" else "torch_dtype"] = dtype
-        model, found = cls.from_pretrained(folder, **options)
+        with quietly():
+            model, found = cls.from_pretrained(folder, **options)
     except ArtifactError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:

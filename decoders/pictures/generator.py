@@ -20,6 +20,7 @@ from encoders.features.extractor import torch_device
 from recordings.errors import ArtifactError, InputError, NotFiniteError, ShapeError
 from recordings.storage import atomic_path
 
+from ..quiet import quietly
 from .folders import ADAPTER, find_folder, load_adapter, load_part, read_index
 from .pixels import check_images, resize
 
@@ -140,7 +141,7 @@ class Generator:
                 if self.controlnet is None
                 else diffusers.StableDiffusionControlNetImg2ImgPipeline(**parts, controlnet=self.controlnet)
             )
-        with atomic_path(save_directory, overwrite=overwrite) as part:
+        with quietly(), atomic_path(save_directory, overwrite=overwrite) as part:
             if self.ip_adapter is None:
                 pipeline.save_pretrained(part)
                 return
@@ -342,7 +343,8 @@ class Generator:
     def _load_adapter(self) -> None:
         weights = {part: dict(values) for part, values in (self.ip_adapter or {}).items()}
         try:
-            self.unet._load_ip_adapter_weights([weights])
+            with quietly():
+                self.unet._load_ip_adapter_weights([weights])
         except (RuntimeError, KeyError, ValueError) as error:
             first = str(error).strip().split("\n")[0]
             raise ArtifactError(f"the IP-Adapter does not fit the UNet ({first})", where=self.name or None) from error

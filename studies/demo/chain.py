@@ -27,6 +27,8 @@ from .decoding_page import decoding_section
 from .encoding import encode, extract_features
 from .encoding_page import EncoderScore, encoding_section
 from .numbers import numbers_section
+from .pictures import Pictured, picture
+from .pictures_page import pictures_section
 from .regions import SCORED
 from .scoring import alignment_section, score
 from .transformer import SOURCE, Attended, attend, shown_groups
@@ -38,14 +40,15 @@ MAPPED = "banded_ridge"
 
 @dataclass(frozen=True)
 class Size:
-    """How much of the world the demo looks at: scenes to learn from, held-out scenes, bootstrap samples."""
+    """How much of the world the demo looks at: scenes to learn from, held-out and drawn scenes, bootstrap samples."""
 
     train: int
     test: int = 200
+    drawn: int = 100
     bootstrap: int = 200
 
 
-FULL, QUICK = Size(1000), Size(500, bootstrap=50)
+FULL, QUICK = Size(1000), Size(500, drawn=24, bootstrap=50)
 
 
 def run(
@@ -106,11 +109,13 @@ def _run(
         attended = attend(world, features[SOURCE], folder / "models", seed, size.bootstrap, device, on_event, stop)
     with clock.part("decode"):
         found = decode(world, features, folder / "models", seed, device, on_event, stop)
+    with clock.part("pictures"):
+        pictured = picture(world, size.drawn, folder / "models", seed, size.bootstrap, device, on_event, stop)
     with clock.part("score"):
         true_model = score(world, seed, size.bootstrap, on_event, stop)
     with clock.part("report"):
-        sections = _sections(world, scores, attended, found, true_model)
-    summary = _summary(world, scores, attended, found, true_model) | clock.seconds
+        sections = _sections(world, scores, attended, found, pictured, true_model)
+    summary = _summary(world, scores, attended, found, pictured, true_model) | clock.seconds
     summary["peak_memory_gb"] = resident_memory() / 1e9
     sections.append(numbers_section(summary, commands()))
     with atomic_path(folder / SUMMARY, overwrite=True) as part:
@@ -122,7 +127,7 @@ def _run(
 class Clock:
     """Seconds that each part takes, as numbers of the summary."""
 
-    parts = ("simulate", "features", "encode", "transformer", "decode", "score", "report")
+    parts = ("simulate", "features", "encode", "transformer", "decode", "pictures", "score", "report")
 
     def __init__(self, on_event: OnEvent | None, stop: Stop | None):
         self.seconds: dict[str, float] = {}
@@ -149,7 +154,12 @@ def _prepared(folder: Path) -> Path:
 
 
 def _sections(
-    world: World, scores: list[EncoderScore], attended: Attended, found: Decoded, true_model: Score
+    world: World,
+    scores: list[EncoderScore],
+    attended: Attended,
+    found: Decoded,
+    pictured: Pictured,
+    true_model: Score,
 ) -> list[Section]:
     recording, stimuli = world.subject.recording, world.subject.stimuli
     return [
@@ -157,12 +167,18 @@ def _sections(
         encoding_section(recording, scores, MAPPED, len(world.train), len(world.test)),
         attention_section(recording, attended, stimuli.select(world.test), shown_groups(world, world.test)),
         decoding_section(found, stimuli),
+        pictures_section(pictured, stimuli),
         alignment_section(true_model),
     ]
 
 
 def _summary(
-    world: World, scores: list[EncoderScore], attended: Attended, found: Decoded, true_model: Score
+    world: World,
+    scores: list[EncoderScore],
+    attended: Attended,
+    found: Decoded,
+    pictured: Pictured,
+    true_model: Score,
 ) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for model in (*scores, attended.ridge, attended.transformer):
@@ -179,6 +195,7 @@ def _summary(
         "decode.retrieval_chance": found.identified.chance,
         "decode.retrieval_shuffled": found.identified.null.mean,
         "decode.identification_two_way": found.identified.two_way_candidates,
+        **pictured.numbers(),
         "score.ceiling_fraction": true_model.center,
     }
 

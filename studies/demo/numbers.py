@@ -27,6 +27,13 @@ MEANINGS = {
     r"decode\.retrieval_shuffled": "the same with the answers shuffled over scenes; mean of the shuffles",
     r"decode\.identification_two_way": "share of pairs in which the prediction is closer to its own picture than to "
     "another (chance 0.5)",
+    r"decode\.image\.two_way": "share of pairs in which a drawing is closer to its own scene than to another, by "
+    "features of the miniature backbone (chance 0.5)",
+    r"decode\.image\.two_way_(?P<what>z|c)": "the same of drawings from the decoded {what} alone",
+    r"decode\.image\.two_way_shuffled": "the same with the scenes shuffled; mean of the shuffles",
+    r"decode\.image\.(?P<what>category|colour)": "share of drawings in which an independent reader reads the right "
+    "{what}",
+    r"decode\.image\.position_r": "Pearson r of the place that the reader reads with the true one",
     r"score\.ceiling_fraction": "predictivity of the true model over the noise ceiling (1 = perfect)",
     r"seconds\.(?P<part>\w+)": "wall time of the part: {part}, seconds",
     r"peak_memory_gb": "most memory held at once, gigabytes (1e9 bytes)",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from decoders.miniature.pictures import nearness
 from encoders import Features
 from recordings import Recording, Subject, check_split, noise_ceiling, split_by_value
 from recordings.events import OnEvent, Stop
@@ -36,6 +37,7 @@ class World:
     true_features : the channels that the regions read, of all scenes.
     ceiling, planted : (neuroid,) estimated and true noise ceiling of the mean over repetitions, fraction of variance.
     silhouettes : bool (scene, height, width), True on the object, of the training and then the held-out scenes.
+    nearness : float16 (scene, height, width) of the same scenes, larger is nearer; see `nearness`.
     """
 
     subject: Subject
@@ -45,6 +47,7 @@ class World:
     ceiling: np.ndarray
     planted: np.ndarray
     silhouettes: np.ndarray
+    nearness: np.ndarray
 
     @property
     def ceiling_error(self) -> float:
@@ -83,7 +86,8 @@ def simulate(folder: Path, n_train: int, n_test: int, seed: int, on_event: OnEve
     subject = replace(subject, recording=recording).save(folder / SUBJECT, overwrite=True)
     truth = Features.from_arrays(true_features(scenes, rendered), ids, uri="truth", layer="channels")
     planted = recording.neuroid("planted_noise_ceiling")
-    return World(subject, ids[:n_train], ids[n_train:], truth, ceiling, planted, rendered.silhouette)
+    near = nearness(rendered.depth).astype(np.float16)
+    return World(subject, ids[:n_train], ids[n_train:], truth, ceiling, planted, rendered.silhouette, near)
 
 
 def world_section(world: World) -> Section:

@@ -13,12 +13,16 @@ from decoders import identify, retrieve
 from encoders import Features
 from encoders.attention import AttentionMaps
 from recordings import Recording, Score, Space, Stimuli, Subject
+from recordings.miniature import Scenes
 from recordings.statistics import Null
 from studies.demo.attention_page import EARLY, attention_section
 from studies.demo.decoding import Decoded
 from studies.demo.decoding_page import decoding_section
 from studies.demo.encoding_page import EncoderScore, encoding_section
 from studies.demo.numbers import numbers_section
+from studies.demo.pictures import DRAWN, Pictured, evaluate_drawings
+from studies.demo.pictures import SCORED as SCORED_PICTURES
+from studies.demo.pictures_page import pictures_section
 from studies.demo.regions import SCORED
 from studies.demo.scoring import alignment_section
 from studies.demo.transformer import PATCHES, Attended, shown_groups, silhouettes_of, watch
@@ -54,7 +58,9 @@ def made_up_world() -> World:
     ids = [f"s{i}" for i in range(20)]
     groups = [("vehicles", "furniture", "vessels", "other", "other")[i % 5] for i in range(20)]
     captions = [f"a made-up picture <{i}>" for i in range(20)]
-    stimuli = Stimuli.from_arrays(images, ids, caption=captions, group=groups)
+    scenes = Scenes.sample(20, categories=["mug", "car"]).to_frame().drop(columns=["stimulus_id", "group"])
+    columns = {name: values.to_numpy() for name, values in scenes.items()}
+    stimuli = Stimuli.from_arrays(images, ids, caption=captions, group=groups, **columns)
     silhouettes = np.zeros((20, 64, 64), bool)
     for i, silhouette in enumerate(silhouettes):
         # One place of the grid of tokens; never the first, where the peak of even attention is.
@@ -78,7 +84,9 @@ def made_up_world() -> World:
     ceiling = 0.7 + 0.02 * rng.standard_normal(len(neuroids))
     subject, planted = Subject("made-up", recording, stimuli), np.full(len(neuroids), 0.7)
     truth = Features.from_arrays(rng.standard_normal((20, 3)), ids)
-    return World(subject, ids[:10], ids[10:], truth, ceiling, planted, silhouettes)
+    return World(
+        subject, ids[:10], ids[10:], truth, ceiling, planted, silhouettes, 0.4 * silhouettes.astype(np.float16)
+    )
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +116,19 @@ def made_up_decoding(made_up_world: World) -> Decoded:
 
 
 @pytest.fixture(scope="session")
+def made_up_pictures(made_up_world: World) -> Pictured:
+    """Each held-out scene drawn as the training scene of its row, or with noise by its own name."""
+    rng, ids = np.random.default_rng(3), made_up_world.test
+    shown, training = (
+        np.stack(list(made_up_world.subject.stimuli.select(part))) for part in (ids, made_up_world.train)
+    )
+    noisy = (shown + rng.normal(0, 30, shown.shape)).clip(0, 255).astype(np.uint8)
+    images = {name: training if name == "z" else noisy for name in [*DRAWN, "nearest"]}
+    evaluations = {name: evaluate_drawings(made_up_world, ids, images[name], 20, 0) for name in SCORED_PICTURES}
+    return Pictured(ids, [f"a thing called {name}" for name in ids], images, evaluations)
+
+
+@pytest.fixture(scope="session")
 def made_up_attention(made_up_world: World, made_up_scores: list[EncoderScore]) -> Attended:
     """Two heads: one whose patches look at their objects and evenly elsewhere, and one that looks evenly anywhere."""
     queries = tuple(f"{side} {name}" for side in "LR" for name in (*EARLY, "MTL", *PATCHES))
@@ -131,6 +152,7 @@ def report_page(
     made_up_attention: Attended,
     made_up_scores: list[EncoderScore],
     made_up_decoding: Decoded,
+    made_up_pictures: Pictured,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """Path of a whole report on made-up numbers."""
@@ -145,6 +167,7 @@ def report_page(
             shown_groups(made_up_world, made_up_world.test),
         ),
         decoding_section(made_up_decoding, stimuli),
+        pictures_section(made_up_pictures, stimuli),
         alignment_section(Score(0.7 * np.ones(60), None, {}, interval=(0.6, 0.8))),
         numbers_section(SUMMARY, {"Encode": ["penfield encode fit " + "--a-long-option " * 20]}),
     ]

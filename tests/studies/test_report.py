@@ -16,6 +16,8 @@ from studies.demo.decoding import Decoded
 from studies.demo.decoding_page import decoding_section
 from studies.demo.encoding_page import EncoderScore, encoding_section
 from studies.demo.numbers import meaning, numbers_section
+from studies.demo.pictures import Pictured
+from studies.demo.pictures_page import pictures_section
 from studies.demo.regions import COLOURS, region_maps
 from studies.demo.world import World
 from studies.report import Section, write_report
@@ -174,3 +176,23 @@ def test_a_section_that_fails_leaves_the_old_report(tmp_path: Path) -> None:
     with pytest.raises(jinja2.UndefinedError):
         write_report(page, "t", "n", "l", [], [Section("numbers", "Numbers")], {})
     assert page.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_drawings_stand_beside_what_was_shown_and_what_was_decoded(
+    made_up_world: World, made_up_pictures: Pictured
+) -> None:
+    stimuli = made_up_world.subject.stimuli
+    content = pictures_section(made_up_pictures, stimuli).content
+    assert [title for title, *_ in content["rows"]] == [
+        "decoded z",
+        "words only",
+        "all inputs",
+        "the scenes themselves",
+    ]
+    assert content["over_z"].value > 0.2
+    for row, name in zip(content["grid"], made_up_world.test, strict=True):
+        assert np.array_equal(pixels(row["shown"].uri)[..., :3], stimuli.select([name]).load(0))
+        assert row["decoded"] == f"a thing called {name}"
+        drawn = dict(zip(content["titles"], row["drawn"], strict=True))
+        number = made_up_world.test.index(name)
+        assert np.array_equal(pixels(drawn["decoded z"].uri)[..., :3], made_up_pictures.images["z"][number])
