@@ -129,8 +129,8 @@ def fit(
     if shown is None:
         raise InputError("targets are made from what was shown", where=recording, remedy="Give --stimuli")
     from decoders.pictures.presets import find_preset
-    from studies.picture_decoders import fit_brain_decoder, plan_brain_decoder
-    from studies.targets import Sources, check_targets, find_rois, targets_of
+    from studies.pictures.fitting import fit_brain_decoder, plan_brain_decoder
+    from studies.pictures.targets import Sources, check_targets, find_rois, targets_of
 
     quiet_libraries()
     wanted = find_preset(preset) if preset else None

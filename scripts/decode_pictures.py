@@ -65,7 +65,7 @@ def image(
     Writes PNG files, reconstructions.json with all settings, and report.html: the first pictures beside what was
     shown, what single inputs give, and the nearest training picture.
     """
-    from studies.reconstruction import Drawing, plan_reconstruction, reconstruct
+    from studies.pictures.drawing import Drawing, plan_reconstruction, reconstruct
     from studies.sources import open_recording
 
     quiet_libraries()
@@ -109,7 +109,7 @@ def caption(
     roi: console.Rois = None,
 ) -> dict[str, Any]:
     """Say in words what was seen, from decoded tokens, for the stimuli that a decoder has not seen."""
-    from studies.picture_scores import caption_recording
+    from studies.pictures.scores import caption_recording
     from studies.sources import open_recording
 
     quiet_libraries()
@@ -138,7 +138,7 @@ def depth(
     overwrite: console.Overwrite = False,
 ) -> dict[str, Any]:
     """Write how near everything was, larger is nearer, for the stimuli that a decoder has not seen."""
-    from studies.picture_scores import decode_depth
+    from studies.pictures.scores import decode_depth
     from studies.sources import open_recording
 
     quiet_libraries()

@@ -108,7 +108,7 @@ def evaluate(
     """
     watched: dict[str, Any] = {"seed": run.seed, "on_event": run.on_event, "stop": run.stop}
     if pictures is not None:
-        from studies.picture_scores import evaluate_reconstructions
+        from studies.pictures.scores import evaluate_reconstructions
         from studies.sources import open_stimuli
 
         if stimuli is None or recording or model or features:

@@ -81,7 +81,7 @@ def _encoding(
 
 def _drawn_section(folder: Path, name: str, answer: Mapping[str, Any]) -> Section:
     # diffusers takes seconds to import.
-    from .comparison import picture_section
+    from .pictures.comparison import picture_section
 
     return picture_section(folder, f"reconstruct-{name}", f"Pictures: {name}", answer)
 

@@ -139,7 +139,7 @@ class Reconstruction(Part):
         decoded too, so that pictures have words beside them.
     rois : regions by target; the preset's by default, and all neuroids where the recording does not have these.
     generator, controlnet, ip_adapter, captioner, embedding, depth, invert, invert_layers : the models whose states are
-        decoded, see `studies.targets.Sources`.
+        decoded, see `studies.pictures.targets.Sources`.
     strength, guidance : numbers, "auto", or the preset's; tuned : training stimuli for "auto". steps, samples : the
         preset's by default. allow_long : draw what takes hours. components, rescale, reliability, max_neuroids : of the
         decoder; reliability 0 reads the neuroids of unrepeated stimuli as well.

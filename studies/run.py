@@ -86,7 +86,7 @@ def run(
 
 def _reconstruct(work: Work, part: Reconstruction, folder: Path) -> dict[str, Any]:
     # diffusers takes seconds to import.
-    from .picture_answers import reconstruct
+    from .pictures.answers import reconstruct
 
     return reconstruct(work, part, folder)
 

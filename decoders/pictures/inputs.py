@@ -17,6 +17,7 @@ from .presets import Preset
 
 # Of scaled latents; the s.d. over pictures is near 1.
 _LATENT_SPREAD = (0.2, 5.0)
+_DEPTH_MARGIN = 0.25
 _ARRAYS = ("z", "c", "depth", "embedding")
 
 
@@ -176,10 +177,11 @@ class DecodedInputs:
                 where="depth",
                 remedy="Leave these brains out, or depth",
             )
-        beyond = ((self.depth < 0) | (self.depth > 1)).reshape(len(self), -1).mean(1)
+        # Decoded maps go a little beyond, and are clipped.
+        beyond = ((self.depth < -_DEPTH_MARGIN) | (self.depth > 1 + _DEPTH_MARGIN)).reshape(len(self), -1).mean(1)
         if generator.takes_depth == "controlnet" and beyond.max() > 0.5:
             raise InputError(
-                f"most of the depth map of stimulus {str(self.stimulus_ids[int(beyond.argmax())])!r} is not in [0, 1]",
+                f"most of the depth map of stimulus {str(self.stimulus_ids[int(beyond.argmax())])!r} is far from [0, 1]",
                 where="depth",
                 remedy="Scale nearness to [0, 1], as in the maps that the ControlNet was trained on",
             )

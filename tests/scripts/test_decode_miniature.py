@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 import studies
 from scripts.penfield import app
+from studies.pictures.targets import TARGETS
 from studies.study import Study
-from studies.targets import TARGETS
 
 pytestmark = pytest.mark.slow
 EARLY, VENTRAL = "V1,V2,V3,V4", "V4,category,MTL"

@@ -17,12 +17,12 @@ from recordings import Recording, Subject
 from recordings.errors import Cancelled, FormatError, InputError, RepetitionError, UnknownNameError
 from recordings.events import Event
 from studies.decoding import held_out_average
-from studies.picture_decoders import PictureDecoder, fit_brain_decoder
-from studies.picture_scores import decode_depth, evaluate_reconstructions
-from studies.reconstruction import Drawing, reconstruct
+from studies.pictures.drawing import Drawing, reconstruct
+from studies.pictures.fitting import PictureDecoder, fit_brain_decoder
+from studies.pictures.scores import decode_depth, evaluate_reconstructions
+from studies.pictures.targets import Sources, check_targets, find_rois, targets_of
 from studies.run import run
 from studies.study import Study, training_part
-from studies.targets import Sources, check_targets, find_rois, targets_of
 from studies.work import Work
 
 from ..decoders.transformers_models import save_blip, save_dpt

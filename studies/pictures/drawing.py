@@ -21,11 +21,11 @@ from recordings.errors import InputError, RepetitionError
 from recordings.events import Event, OnEvent, Stop
 from recordings.storage import atomic_path
 
+from ..decoding import fitted_stimuli, held_out_average
+from ..plan import Plan, extrapolate, resident_memory
 from .comparison import COMPARED, NETWORK, compare, load_pictures, nearest_training, write_picture_report
-from .decoding import fitted_stimuli, held_out_average
-from .picture_decoders import PictureDecoder, Readers, chosen_stimuli, concatenate
-from .picture_scores import EMBEDDING
-from .plan import Plan, extrapolate, resident_memory
+from .fitting import PictureDecoder, Readers, chosen_stimuli, concatenate
+from .scores import EMBEDDING
 from .targets import check_generator, targets_of
 
 AUTO: Literal["auto"] = "auto"

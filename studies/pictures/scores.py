@@ -22,9 +22,9 @@ from recordings.miniature import Scenes
 from recordings.miniature.captions import colour_names
 from recordings.storage import atomic_path
 
+from ..decoding import held_out_average
 from .comparison import load_pictures
-from .decoding import held_out_average
-from .picture_decoders import PictureDecoder, chosen_stimuli, layers_of
+from .fitting import PictureDecoder, chosen_stimuli, layers_of
 from .targets import TRUTH, Sources, are_scenes
 
 EMBEDDING, DEPTH = "embedding.npy", "depth.json"
@@ -54,7 +54,7 @@ def evaluate_reconstructions(
 
     Parameters
     ----------
-    folder : that `studies.reconstruction.reconstruct` wrote.
+    folder : that `studies.pictures.drawing.reconstruct` wrote.
     networks : extractor URIs, names of published networks or "published"; none for the miniature backbone.
     by : column of the stimuli within whose values, and across, pictures are told apart.
     published : add the rows of published tables, which are others' numbers on other pictures.

@@ -18,8 +18,8 @@ from recordings import Recording, Stimuli
 from recordings.errors import InputError
 from recordings.events import OnEvent, Stop
 
-from .report import Headline, Section, write_report
-from .report.images import photograph
+from ..report import Headline, Section, write_report
+from ..report.images import photograph
 
 COMPARED, REPORT = "compared", "report.html"
 NETWORK = "miniature:backbone"
@@ -162,8 +162,8 @@ def picture_section(
 
     Parameters
     ----------
-    folder : of `studies.reconstruction.reconstruct`.
-    scores : of it, by `studies.picture_scores.evaluate_reconstructions`.
+    folder : of `studies.pictures.drawing.reconstruct`.
+    scores : of it, by `studies.pictures.scores.evaluate_reconstructions`.
     """
     made, scores = Reconstructions.load(folder), scores or {}
     metrics, gains = scores.get("metrics", {}), scores.get("over_nearest_training", {})

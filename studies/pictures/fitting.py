@@ -20,8 +20,8 @@ from recordings.errors import ArtifactError, InputError, UnknownNameError
 from recordings.events import OnEvent, Stop
 from recordings.storage import atomic_path
 
-from .encoding import solver_device
-from .plan import PROBE_STIMULI, Plan, extrapolate, resident_memory
+from ..encoding import solver_device
+from ..plan import PROBE_STIMULI, Plan, extrapolate, resident_memory
 from .targets import TRUTH, Sources
 
 ROWS = 64
@@ -49,7 +49,7 @@ def fit_brain_decoder(
     Parameters
     ----------
     recording : training presentations. stimuli : at least those shown in it.
-    rois : regions by target (see `studies.targets.TARGETS`), None for all neuroids.
+    rois : regions by target (see `studies.pictures.targets.TARGETS`), None for all neuroids.
     out : folder of the decoder and of ``sources.json``, the models whose states it decodes.
     rescale : see `BrainDecoder`; without it nothing is learnt out of fold, which takes a sixth of the time.
 
@@ -136,7 +136,7 @@ class PictureDecoder:
 
     @property
     def targets(self) -> set[str]:
-        """Targets that were fitted, by the names of `studies.targets.TARGETS`."""
+        """Targets that were fitted, by the names of `studies.pictures.targets.TARGETS`."""
         return {name.partition(".")[0] for name in self.decoder.rois}
 
     def check(self, target: str) -> None:

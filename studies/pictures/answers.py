@@ -7,15 +7,15 @@ from typing import Any
 
 from decoders.pictures.presets import find_preset
 
-from .answers import MODEL, once
-from .page import PICTURES
-from .picture_decoders import fit_brain_decoder
-from .picture_scores import evaluate_reconstructions
-from .questions import Reconstruction
-from .reconstruction import Drawing
-from .reconstruction import reconstruct as draw
+from ..answers import MODEL, once
+from ..page import PICTURES
+from ..questions import Reconstruction
+from ..work import Work
+from .drawing import Drawing
+from .drawing import reconstruct as draw
+from .fitting import fit_brain_decoder
+from .scores import evaluate_reconstructions
 from .targets import Sources, check_targets, find_rois, targets_of
-from .work import Work
 
 
 def reconstruct(work: Work, part: Reconstruction, folder: Path) -> dict[str, Any]:
