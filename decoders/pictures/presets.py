@@ -149,6 +149,7 @@ PRESETS: dict[str, Preset] = {
             "penfield",
             depth="controlnet",
             embedding=True,
+            strength=0.7,
             guidance=2.0,
             steps=25,
             rois={"z": None, "c": None, "depth": None, "embedding": None},

@@ -232,7 +232,7 @@ def test_bad_inputs_are_refused_before_anything_is_run(make: Make) -> None:
         ({"depth": inputs.depth[:1]}, ShapeError, "depth has 1 rows for 3"),
         ({"depth": inputs.depth[:, None]}, ShapeError, "depth maps of shape"),
         ({"depth": flat}, InputError, "stimulus 'scene-2' is constant"),
-        ({"depth": 30 * inputs.depth}, InputError, r"not in \[0, 1\]"),
+        ({"depth": 30 * inputs.depth}, InputError, r"far from \[0, 1\]"),
         ({"embedding": inputs.embedding[:, :4]}, ShapeError, "embeddings of shape"),
         ({"stimulus_ids": ["a", "b", "a"]}, DuplicateIdError, "'a' occurs twice"),
     ):
