@@ -180,8 +180,9 @@ class DecodedInputs:
         # Decoded maps go a little beyond, and are clipped.
         beyond = ((self.depth < -_DEPTH_MARGIN) | (self.depth > 1 + _DEPTH_MARGIN)).reshape(len(self), -1).mean(1)
         if generator.takes_depth == "controlnet" and beyond.max() > 0.5:
+            worst = str(self.stimulus_ids[int(beyond.argmax())])
             raise InputError(
-                f"most of the depth map of stimulus {str(self.stimulus_ids[int(beyond.argmax())])!r} is far from [0, 1]",
+                f"most of the depth map of stimulus {worst!r} is far from [0, 1]",
                 where="depth",
                 remedy="Scale nearness to [0, 1], as in the maps that the ControlNet was trained on",
             )
