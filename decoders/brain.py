@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -106,9 +107,12 @@ class BrainDecoder(Artifact):
     ) -> Self:
         """Recalibrate every target's decoder to a new day by a few of its stimuli; see `LatentDecoder.partial_fit`."""
         self._check_targets(targets)
+        moved = {}
         for target, part in self._fitted_parts(recording).items():
             watched: dict[str, Any] = {"on_event": _named(on_event, target), "stop": stop}
-            self.decoders_[target].partial_fit(part, targets[target], **watched)
+            moved[target] = copy.copy(self.decoders_[target]).partial_fit(part, targets[target], **watched)
+        # All or none: stopped in between, targets would stand on different days.
+        self.decoders_ = moved
         return self
 
     def cross_predict(

@@ -302,7 +302,8 @@ class LatentDecoder(Artifact):
         )
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "map_"):
+        # The last that a fit sets: one that was stopped is none.
+        if not hasattr(self, "training_"):
             raise InputError("the decoder is not fitted", remedy="Call fit, or from_pretrained")
 
     def _check_features(self, features: Features) -> None:

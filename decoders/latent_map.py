@@ -112,7 +112,8 @@ def fit_map(
     RepetitionError : no neuroid varies. NotFiniteError : a NaN or infinite target.
     """
     values = average.values
-    varies = values.std(0) > 0
+    # Not the s.d.: in single precision that of a constant is not always 0.
+    varies = np.ptp(values, 0) > 0
     if not varies.any():
         raise RepetitionError("no neuroid varies over the training stimuli")
     values = values[:, varies]

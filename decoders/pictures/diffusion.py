@@ -124,12 +124,13 @@ def denoise(
             latents[group.rows] = moved.prev_sample
         if number == len(scheduler.timesteps) - 1:
             estimate = latents
-        yield Step(number - first + 1, len(scheduler.timesteps) - first, latents, estimate)
+        yield Step(number - first + 1, len(scheduler.timesteps) - first, latents.clone(), estimate.clone())
 
 
 def ddim(scheduler: Any) -> DDIMScheduler:
     """DDIM (Song et al. 2021) with another scheduler's noise schedule and kind of prediction."""
-    return DDIMScheduler.from_config(scheduler.config)
+    # Latents go far beyond [-1, 1]; a configuration that does not say so would have them clipped.
+    return DDIMScheduler.from_config(scheduler.config, clip_sample=False)
 
 
 def count_steps(scheduler: Any, strength: ArrayLike, steps: int) -> int:

@@ -12,7 +12,14 @@ from PIL import Image
 
 from decoders import CaptionDecoder, PictureEvaluation, Reconstructions, evaluate_pictures, make_targets
 from decoders.depth import check_depth
-from decoders.evaluation import Attributes, Measure, agreement, evaluate_captions, published_scores
+from decoders.evaluation import (
+    PUBLISHED_NETWORKS,
+    Attributes,
+    Measure,
+    agreement,
+    evaluate_captions,
+    published_scores,
+)
 from decoders.evaluation.published import NOTE
 from decoders.miniature.reader import coarse, load_reader
 from recordings import Recording, Stimuli
@@ -78,13 +85,13 @@ def evaluate_reconstructions(
     known, wanted = set(stimuli.ids), made.settings.get("training_stimulus_ids", [])
     training = [i for i in wanted if i in known]
     pictures = load_pictures(shown, made.stimulus_ids)
-    names = ["published"] if "published" in networks else list(networks)
+    names = [n for name in networks for n in (PUBLISHED_NETWORKS if name == "published" else [name])]
     missing = {} if training else {"nearest_training": "no training stimulus of the decoder is among the stimuli"}
     found = evaluate_pictures(
         made.images,
         pictures,
         stimulus_ids=made.stimulus_ids,
-        networks=(names[0] if names == ["published"] else names) if names else None,
+        networks=names or None,
         categories=None if by is None else list(shown.table[by].astype(str)),
         training_pictures=load_pictures(stimuli, training, pictures.shape[1]) if training else None,
         embeddings=_embeddings(folder, made, pictures, device),
@@ -103,7 +110,10 @@ def evaluate_reconstructions(
 def _summary(found: PictureEvaluation, missing: Mapping[str, str]) -> dict[str, Any]:
     answer = found.to_dict()
     metrics = answer.pop("metrics")
-    used = {name.split(".")[1] for name in metrics if name.startswith("two_way.")}
+    # Names of networks hold dots themselves.
+    ending = ".reconstruction_fixed"
+    start = "two_way."
+    used = {n[len(start) : -len(ending)] for n in metrics if n.startswith(start) and n.endswith(ending)}
     counts = {
         name: {metric: score[f"n_{name}"] for metric, score in metrics.items() if score[f"n_{name}"]}
         for name in ("undefined", "tied")

@@ -165,3 +165,21 @@ def test_can_be_stopped(world: World, decoder: LatentDecoder) -> None:
         LatentDecoder(ALPHAS).fit(world.train, world.features, stop=lambda: True)
     with pytest.raises(Cancelled):
         decoder.predict(world.test, stop=lambda: True)
+
+
+def test_neuroids_that_are_constant_but_not_zero_are_left_out(world: World) -> None:
+    values = world.train.values.copy()
+    values[:, [0, 3, 7]] = [0.1, 1.7, 100.3]
+    train = Recording(values, world.train.presentations, world.train.neuroids)
+    decoder = LatentDecoder(reliability=None, calibration_folds=0).fit(train, world.features)
+    assert not {0, 3, 7} & set(decoder.neuroids_.tolist())
+    assert len(decoder.neuroids_) == values.shape[1] - 3
+
+
+def test_a_fit_that_was_stopped_is_none(world: World) -> None:
+    decoder = LatentDecoder(calibration_folds=2)
+    asked = iter([False] * 12)
+    with pytest.raises(Cancelled):
+        decoder.fit(world.train, world.features, stop=lambda: next(asked, True))
+    with pytest.raises(InputError, match="not fitted"):
+        decoder.predict(world.test)

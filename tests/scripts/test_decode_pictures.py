@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from decoders import Generator, Reconstructions
+from decoders.pictures import PRESETS
 from recordings import Subject
 from scripts.penfield import app
 
@@ -53,7 +54,8 @@ def image(drawn: Path, out: Path, *options: object) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pictures(drawn: Path) -> Path:
     found = image(drawn, drawn / "pictures", "--steps", 3, "--samples", 2)
-    assert found["pictures"] == N_TEST and found["samples"] == 2 and found["strength"] == 0.8
+    assert found["pictures"] == N_TEST and found["samples"] == 2
+    assert found["strength"] == PRESETS["penfield"].strength
     return drawn / "pictures"
 
 

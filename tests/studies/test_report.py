@@ -178,6 +178,7 @@ def test_a_section_that_fails_leaves_the_old_report(tmp_path: Path) -> None:
     assert page.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.slow
 def test_drawings_stand_beside_what_was_shown_and_what_was_decoded(
     made_up_world: World, made_up_pictures: Pictured
 ) -> None:

@@ -114,6 +114,7 @@ def told() -> tuple[np.ndarray, list[str]]:
     return tokens.astype(np.float32), [CAPTIONS[k] for k in which]
 
 
+@pytest.mark.slow
 def test_learns_what_tokens_tell_and_nothing_from_noise(told: tuple[np.ndarray, list[str]]) -> None:
     tokens, captions = told
     last = {}
@@ -155,6 +156,7 @@ def test_trained_captioner_reads_tokens_as_they_are(told: tuple[np.ndarray, list
     np.testing.assert_allclose(losses[0], losses[1], rtol=5e-3)
 
 
+@pytest.mark.slow
 def test_bad_captioner_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captioner, "N_GATE", 20)
     with pytest.raises(typer.Exit) as error:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from decoders.pictures import DecodedInputs, Generator, denoise
-from decoders.pictures.diffusion import count_steps
+from decoders.pictures.diffusion import count_steps, ddim
 from decoders.pictures.generator import torch_generator
 from recordings.errors import InputError, ShapeError
 
@@ -256,3 +256,14 @@ def test_a_brain_with_nan_spoils_no_other(make: Make) -> None:
     found = run(generator, inputs, spoilt, **given)
     assert not found[1].isfinite().all()
     np.testing.assert_allclose(found[[0, 2]], clean[[0, 2]], atol=1e-5)
+
+
+def test_ddim_of_another_scheduler_does_not_clip_latents() -> None:
+    assert ddim(make_scheduler("EulerDiscreteScheduler")).config.clip_sample is False
+
+
+def test_steps_that_are_kept_stay_as_they_were(make: Make) -> None:
+    generator, inputs = make(), make_inputs(2)
+    kept = list(denoise(generator, torch.tensor(inputs.c), z(inputs), noise(), strength=1.0, guidance=1.0, steps=3))
+    assert len(kept) > 1
+    assert not torch.equal(kept[0].latents, kept[-1].latents)
