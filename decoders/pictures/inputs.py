@@ -169,7 +169,9 @@ class DecodedInputs:
             )
         if self.depth.ndim != 3:
             raise ShapeError(f"depth maps of shape {self.depth.shape}", where="depth", remedy="Give (n, H, W)")
-        flat = flat_maps(self.depth)
+        # As they are seen: what varies may be cut, or too small to be left at the latents' size.
+        _, height, width = generator.latent_shape
+        flat = flat_maps(self.depth, (height, width) if generator.takes_depth == "depth2img" else None)
         if flat.any():
             raise InputError(
                 f"the depth map of stimulus {str(self.stimulus_ids[int(flat.argmax())])!r} is constant "

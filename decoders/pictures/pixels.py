@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
@@ -43,7 +44,7 @@ def relative_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
     ------
     InputError : a map that is flat, which would be divided by zero.
     """
-    small = F.interpolate(depth[:, None].float(), size=size, mode="bicubic", align_corners=False)
+    small = _shrink(depth, size)
     low, high = small.amin((1, 2, 3), keepdim=True), small.amax((1, 2, 3), keepdim=True)
     flat = (high - low < _FLAT).flatten()
     if flat.any():
@@ -59,9 +60,17 @@ def absolute_depth(depth: Tensor, size: int, channels: int) -> Tensor:
     return maps.expand(-1, channels, -1, -1)
 
 
-def flat_maps(depth: np.ndarray) -> np.ndarray:
-    """bool (n,), which depth maps do not vary."""
-    return np.ptp(depth.reshape(len(depth), -1), axis=1) < _FLAT
+def flat_maps(depth: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    """bool (n,), which depth maps (n, H, W) do not vary as a depth-to-image UNet sees them at `size`.
+
+    Without a size, as a ControlNet sees them: nearness in [0, 1].
+    """
+    seen = depth.clip(0, 1) if size is None else _shrink(torch.as_tensor(depth), size).numpy()
+    return np.ptp(seen.reshape(len(depth), -1), axis=1) < _FLAT
+
+
+def _shrink(depth: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(depth[:, None].float(), size=size, mode="bicubic", align_corners=False)
 
 
 def spread(values: np.ndarray) -> float:

@@ -347,3 +347,15 @@ def test_reconstructions_come_back_from_their_folder(make: Make, tmp_path: Path)
         Reconstructions.load(tmp_path / "made")
     with pytest.raises(FormatError, match=r"reconstructions\.json"):
         Reconstructions.load(tmp_path)
+
+
+def test_a_map_that_is_flat_as_it_is_seen_names_its_stimulus(make: Make) -> None:
+    inputs = make_inputs(3)
+    assert inputs.depth is not None
+    speck, below = inputs.depth.copy(), inputs.depth.copy()
+    speck[1], speck[1, 7, 7] = 0.5, 0.6
+    below[2] = -0.2 * below[2] / below[2].max()
+    for parts, depth, name in ((("depth2img",), speck, "scene-1"), (("controlnet", "adapter"), below, "scene-2")):
+        generator = make(*parts)
+        with pytest.raises(InputError, match=f"stimulus '{name}' is constant"):
+            replace(inputs, depth=depth).check(generator)
