@@ -47,6 +47,10 @@ def image(
     generator: Annotated[
         str | None, typer.Option(help="Another generator, which shares the parts that were decoded.")
     ] = None,
+    controlnet: Annotated[str | None, typer.Option(help="Another ControlNet, for presets with depth.")] = None,
+    ip_adapter: Annotated[
+        str | None, typer.Option("--ip-adapter", help="Another IP-Adapter, for presets with an embedding.")
+    ] = None,
     stimuli: Shown = None,
     stimulus: Held = None,
     roi: console.Rois = None,
@@ -82,8 +86,9 @@ def image(
         allow_long=allow_long,
     )
     given = open_recording(recording, tuple(roi or ()))
+    models = {"generator": generator, "controlnet": controlnet, "ip_adapter": ip_adapter}
     how: dict[str, Any] = {
-        "generator": generator,
+        "models": {part: name for part, name in models.items() if name is not None},
         "stimulus_ids": stimulus or (),
         "device": run.device,
         "seed": run.seed,

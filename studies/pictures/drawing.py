@@ -76,7 +76,7 @@ def reconstruct(
     out: Path,
     drawing: Drawing | None = None,
     *,
-    generator: str | None = None,
+    models: Mapping[str, str] | None = None,
     stimulus_ids: Sequence[str] = (),
     overwrite: bool = False,
     device: str = "auto",
@@ -94,7 +94,8 @@ def reconstruct(
     ----------
     model : folder that `fit_brain_decoder` wrote. recording : of the same neuroids.
     stimuli : what was shown; None leaves out comparisons with it, and then nothing can be "auto".
-    generator : another than the one of the fit, with the same autoencoder and text encoder.
+    models : others than those of the fit: "generator", with the same autoencoder and text encoder, "controlnet" or
+        "ip_adapter" to folder or hub name.
     stimulus_ids : draw only these of the held-out stimuli.
 
     Returns
@@ -107,7 +108,7 @@ def reconstruct(
     ArtifactError : no such decoder, other neuroids, or a generator that does not fit. Cancelled : `stop` answered True.
     """
     watched: dict[str, Any] = {"on_event": on_event, "stop": stop}
-    given = _Given(model, recording, drawing or Drawing(), generator, stimulus_ids, device, seed, watched)
+    given = _Given(model, recording, drawing or Drawing(), models or {}, stimulus_ids, device, seed, watched)
     tuning = None
     if given.drawing.is_tuned:
         if stimuli is None:
@@ -152,7 +153,7 @@ def plan_reconstruction(
     recording: Recording,
     drawing: Drawing,
     *,
-    generator: str | None = None,
+    models: Mapping[str, str] | None = None,
     stimulus_ids: Sequence[str] = (),
     device: str = "auto",
     seed: int = 0,
@@ -165,7 +166,7 @@ def plan_reconstruction(
     """
     if drawing.is_tuned:
         raise InputError("a dry run cannot tell what auto will choose", remedy="Give numbers for strength and guidance")
-    given = _Given(model, recording, drawing, generator, stimulus_ids, device, seed, {})
+    given = _Given(model, recording, drawing, models or {}, stimulus_ids, device, seed, {})
 
     def step(n: int) -> None:
         given.reconstructor.reconstruct(given.inputs.select(slice(n)), batch_size=drawing.batch_size, allow_long=True)
@@ -184,7 +185,7 @@ class _Given:
         model: Path,
         recording: Recording,
         drawing: Drawing,
-        generator: str | None,
+        models: Mapping[str, Any],
         stimulus_ids: Sequence[str],
         device: str,
         seed: int,
@@ -196,7 +197,7 @@ class _Given:
         preset = find_preset(drawing.preset)
         for target in targets_of(preset):
             self.decoder.check(target)
-        sources = self.decoder.sources if generator is None else replace(self.decoder.sources, generator=generator)
+        sources = replace(self.decoder.sources, **models)
         made = sources.load_generator(device, preset)
         check_generator(self.decoder.part(targets_of(preset)), made)
         self.reconstructor = drawing.reconstructor(made)

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import decoders.miniature
 import studies
+from decoders import Reconstructions
 from scripts.penfield import app
 from studies.pictures.targets import TARGETS
 from studies.study import Study
@@ -82,3 +85,13 @@ def test_the_example_asks_for_targets_that_there_are() -> None:
     study = Study.load(Path(studies.__file__).parent / "examples" / "pictures.toml")
     assert [part.name for part in study.reconstruct] == ["takagi-cvpr", "penfield"]
     assert all(set(part.rois) <= set(TARGETS) for part in study.reconstruct)
+
+
+def test_a_generator_by_its_path_takes_a_controlnet_and_an_adapter_beside_it(drawn: Path, tmp_path: Path) -> None:
+    parts = Path(decoders.miniature.__file__).parent
+    given = ("-r", drawn / "world" / "subject-01", "-m", drawn / "decoder", "--steps", 3)
+    beside = ("--controlnet", parts / "controlnet", "--ip-adapter", parts / "ip_adapter")
+    penfield("decode", "image", *given, "--out", tmp_path / "a")
+    penfield("decode", "image", *given, "--generator", parts / "diffusion", *beside, "--out", tmp_path / "b")
+    one, other = (Reconstructions.load(tmp_path / folder).images for folder in "ab")
+    assert len(one) == 40 and np.array_equal(one, other)
