@@ -21,16 +21,15 @@ import torch
 from provenance import RESULTS, provenance
 
 from decoders import BrainDecoder
-from decoders.evaluation import Attributes, PictureEvaluation, evaluate_pictures
+from decoders.evaluation import PictureEvaluation, evaluate_pictures
 from decoders.miniature.pictures import nearness
-from decoders.miniature.reader import coarse, load_reader
+from decoders.miniature.reader import load_reader, true_attributes
 from decoders.pictures import DecodedInputs, Generator, ImageReconstructor, Preset, choose_strength
 from decoders.targets import make_targets
 from encoders import FeatureExtractor, Features
 from encoders.solvers import AlphaEdgeWarning, ConstantTargetWarning
 from recordings import Recording, Stimuli
 from recordings.miniature import Scenes, render, simulate_subject
-from recordings.miniature.captions import colour_names
 
 TRAIN, TEST, TUNE = 2200, 150, 60
 REPETITIONS = 3
@@ -166,21 +165,14 @@ def tune(
 def judge(images: np.ndarray, world: World, ids: list[str]) -> PictureEvaluation:
     row = {name: k for k, name in enumerate(world.ids)}
     rows = np.array([row[name] for name in ids])
-    scenes = world.scenes[rows]
-    attributes = Attributes(
-        scenes.category_names,
-        colour_names(scenes.hue),
-        np.column_stack([scenes.x, scenes.y]),
-        coarse(world.maps[rows]).numpy(),
-    )
     return evaluate_pictures(
         images,
         np.stack(list(world.stimuli.select(ids))),
         stimulus_ids=ids,
-        categories=list(scenes.category_names),
+        categories=list(world.scenes[rows].category_names),
         training_pictures=np.stack(list(world.stimuli.select(world.ids[:TRAIN]))),
         reader=load_reader().read,
-        attributes=attributes,
+        attributes=true_attributes(world.scenes[rows], world.maps[rows]),
         n_permutations=200,
         n_bootstrap=300,
     )

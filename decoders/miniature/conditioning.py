@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from recordings.events import OnEvent, Stop
 
+from ..pictures.pixels import relative_depth
 from .denoiser import UNCONDITIONAL, Noising, blur, fit, tokenise
 
 EMBEDDING_TOKENS = 4
@@ -111,17 +112,10 @@ def train_depth_unet(
 
     def loss(model: Any, rows: Tensor) -> Tensor:
         x, t, velocity = noisy(rows)
-        maps = as_channel(spoil(_maps(nearness, rows), rng), side)
+        maps = relative_depth(spoil(_maps(nearness, rows), rng)[:, 0], (side, side))
         return F.mse_loss(model(torch.cat([x, maps], 1), t, words(rows, noisy.generator)).sample, velocity)
 
     return fit(deep, loss, len(latents), steps, batch_size, learning_rate, seed, "depth_unet", on_event, stop).eval()
-
-
-def as_channel(maps: Tensor, side: int) -> Tensor:
-    """Maps (n, 1, H, W) at the latents' size, each stretched to [-1, 1], as diffusers' Depth2Img pipeline does."""
-    small = F.interpolate(maps, size=(side, side), mode="bicubic", align_corners=False)
-    low, high = small.amin((1, 2, 3), keepdim=True), small.amax((1, 2, 3), keepdim=True)
-    return 2 * (small - low) / (high - low) - 1
 
 
 def train_ip_adapter(

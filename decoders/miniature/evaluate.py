@@ -103,7 +103,8 @@ def draw(
 
 def read_scores(name: str, reader: Reader, image: np.ndarray, pictures: Pictures) -> dict[str, float]:
     """Agreement of what the reader sees in pictures, uint8 (n, 64, 64, 3), with the truth, by "name.attribute"."""
-    found = agreement(read_attributes(reader.read, image), true_attributes(pictures), resampling=Resampling(0, 0))
+    truth = true_attributes(pictures.scenes, pictures.nearness)
+    found = agreement(read_attributes(reader.read, image), truth, resampling=Resampling(0, 0))
     return {f"{name}.{attribute}": measure.value for attribute, measure in found.items()}
 
 

@@ -18,7 +18,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from recordings.errors import MissingWeightsError, ShapeError
 from recordings.events import OnEvent, Stop, report
-from recordings.miniature import CATEGORIES
+from recordings.miniature import CATEGORIES, Scenes
 from recordings.miniature.captions import colour_names
 
 from ..evaluation.attributes import Attributes
@@ -118,11 +118,10 @@ def train_reader(
     return reader.eval()
 
 
-def true_attributes(pictures: Pictures) -> Attributes:
-    """What the scenes of pictures really show, as the reader would tell it."""
-    scenes = pictures.scenes
+def true_attributes(scenes: Scenes, nearness: np.ndarray) -> Attributes:
+    """What n scenes with these nearness maps (n, 64, 64) really show, as the reader would tell it."""
     place = np.column_stack([scenes.x, scenes.y])
-    return Attributes(scenes.category_names, colour_names(scenes.hue), place, coarse(pictures.nearness).numpy())
+    return Attributes(scenes.category_names, colour_names(scenes.hue), place, coarse(nearness).numpy())
 
 
 def coarse(nearness: np.ndarray) -> Tensor:

@@ -11,20 +11,18 @@ import numpy as np
 
 from decoders import BrainDecoder, CaptionDecoder
 from decoders.evaluation import (
-    Attributes,
     PictureEvaluation,
     PictureFeatures,
     evaluate_pictures,
     load_network,
     nearest_training_pictures,
 )
-from decoders.miniature.reader import coarse, load_reader
+from decoders.miniature.reader import load_reader, true_attributes
 from decoders.pictures import PRESETS, DecodedInputs, Generator, ImageReconstructor, Preset
 from decoders.targets import make_targets
 from encoders import FeatureExtractor
 from recordings.events import OnEvent, Stop, report
 from recordings.miniature import Scenes
-from recordings.miniature.captions import colour_names
 from studies.encoding import solver_device
 
 from .world import World
@@ -57,7 +55,8 @@ class Pictured:
     Attributes
     ----------
     stimulus_ids : (n,). captions : (n,) decoded, in words.
-    images : uint8 (n or `N_SHOWN`, H, W, 3) by the names of `DRAWN`; "nearest" is the training scene most like "best".
+    images : uint8 (n or `N_SHOWN`, H, W, 3) by the names of `DRAWN`; under "nearest" the training scenes most like
+        "best".
     evaluations : of those in `SCORED`.
     """
 
@@ -103,8 +102,12 @@ def picture(
         wanted = inputs if name in SCORED else inputs.select(slice(N_SHOWN))
         made = ImageReconstructor(generator, preset).reconstruct(wanted, seed=seed, batch_size=BATCH, **watched)
         images[name] = made.images[:, 0]
-    images["nearest"] = _nearest(world, images["best"][:N_SHOWN])
-    evaluations = {name: evaluate_drawings(world, ids, images[name], n_bootstrap, seed, **watched) for name in SCORED}
+    images["nearest"] = _nearest(world, images["best"])
+    nearest = {"best": images["nearest"]}
+    evaluations = {
+        name: evaluate_drawings(world, ids, images[name], nearest.get(name), n_bootstrap, seed, **watched)
+        for name in SCORED
+    }
     return Pictured(ids, captions, images, evaluations)
 
 
@@ -152,29 +155,28 @@ def _nearest(world: World, images: np.ndarray) -> np.ndarray:
 
 
 def evaluate_drawings(
-    world: World, ids: list[str], images: np.ndarray, n_bootstrap: int, seed: int, **watched: Any
+    world: World,
+    ids: list[str],
+    images: np.ndarray,
+    nearest: np.ndarray | None,
+    n_bootstrap: int,
+    seed: int,
+    **watched: Any,
 ) -> PictureEvaluation:
-    """Scores of drawings, uint8 (n, H, W, 3), of the scenes `ids`."""
+    """Scores of drawings, uint8 (n, H, W, 3), of the scenes `ids`, beside those of the `nearest` training scenes."""
     stimuli = world.subject.stimuli.select(ids)
-    train = world.subject.stimuli.select(world.train)
+    row = {name: k for k, name in enumerate([*world.train, *world.test])}
+    maps = world.nearness[[row[name] for name in ids]]
     return evaluate_pictures(
         images,
         np.stack(list(stimuli)),
         stimulus_ids=ids,
         categories=list(stimuli.table["category"].astype(str)),
-        training_pictures=np.stack(list(train)),
+        training_pictures=nearest,
+        nearest_training=None if nearest is None else range(len(ids)),
         reader=load_reader().read,
-        attributes=attributes_of(world, ids),
+        attributes=true_attributes(Scenes.from_frame(stimuli.table), maps),
         n_bootstrap=n_bootstrap,
         seed=seed,
         **watched,
     )
-
-
-def attributes_of(world: World, ids: list[str]) -> Attributes:
-    """What the scenes really show, as the reader tells it."""
-    scenes = Scenes.from_frame(world.subject.stimuli.select(ids).table)
-    row = {name: k for k, name in enumerate([*world.train, *world.test])}
-    near = coarse(world.nearness[[row[name] for name in ids]]).numpy()
-    place = np.column_stack([scenes.x, scenes.y])
-    return Attributes(scenes.category_names, colour_names(scenes.hue), place, near)

@@ -21,12 +21,11 @@ from decoders.evaluation import (
     published_scores,
 )
 from decoders.evaluation.published import NOTE
-from decoders.miniature.reader import coarse, load_reader
+from decoders.miniature.reader import load_reader, true_attributes
 from recordings import Recording, Stimuli
 from recordings.errors import ArtifactError, MissingWeightsError, UnknownNameError
 from recordings.events import OnEvent, Stop
 from recordings.miniature import Scenes
-from recordings.miniature.captions import colour_names
 from recordings.storage import atomic_path
 
 from ..decoding import held_out_average
@@ -161,10 +160,7 @@ def _reader(shown: Stimuli, missing: dict[str, str]) -> dict[str, Any]:
 
 def scene_attributes(stimuli: Stimuli) -> Attributes:
     """What scenes of the miniature world show, as the reader tells it."""
-    scenes = Scenes.from_frame(stimuli.table)
-    near = coarse(true_nearness(stimuli)).numpy()
-    place = np.column_stack([scenes.x, scenes.y])
-    return Attributes(scenes.category_names, colour_names(scenes.hue), place, near)
+    return true_attributes(Scenes.from_frame(stimuli.table), true_nearness(stimuli))
 
 
 def true_nearness(stimuli: Stimuli) -> np.ndarray:

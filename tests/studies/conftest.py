@@ -124,7 +124,9 @@ def made_up_pictures(made_up_world: World) -> Pictured:
     )
     noisy = (shown + rng.normal(0, 30, shown.shape)).clip(0, 255).astype(np.uint8)
     images = {name: training if name == "z" else noisy for name in [*DRAWN, "nearest"]}
-    evaluations = {name: evaluate_drawings(made_up_world, ids, images[name], 20, 0) for name in SCORED_PICTURES}
+    evaluations = {
+        name: evaluate_drawings(made_up_world, ids, images[name], training, 20, 0) for name in SCORED_PICTURES
+    }
     return Pictured(ids, [f"a thing called {name}" for name in ids], images, evaluations)
 
 

@@ -13,7 +13,6 @@ from decoders.miniature import train as training
 from decoders.miniature.autoencoder import train_autoencoder
 from decoders.miniature.conditioning import (
     Words,
-    as_channel,
     spoil,
     train_controlnet,
     train_depth_unet,
@@ -23,6 +22,7 @@ from decoders.miniature.denoiser import ARCHITECTURE, make_scheduler, train_deno
 from decoders.miniature.pictures import Pictures, draw_pictures
 from decoders.miniature.reader import train_reader
 from decoders.miniature.text import make_text_encoder, make_tokenizer
+from decoders.pictures.pixels import relative_depth
 from recordings.errors import Cancelled
 
 
@@ -80,7 +80,9 @@ def test_untrained_additions_change_nothing(
         down, middle = controlnet(x, 7, context, controlnet_cond=maps, return_dict=False)
         told = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
         torch.testing.assert_close(unet(x, 7, context, **told).sample, plain)
-        torch.testing.assert_close(deep(torch.cat([x, as_channel(maps, 8)], 1), 7, context).sample, plain)
+        torch.testing.assert_close(
+            deep(torch.cat([x, relative_depth(maps[:, 0], (8, 8))], 1), 7, context).sample, plain
+        )
 
 
 def test_ip_adapter_is_in_the_layout_of_diffusers(
