@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +13,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from encoders import Features
-from encoders.attention.checkpoint import load_checkpoint, save_checkpoint
+from encoders.attention.run import CHECKPOINT, TrainingRun, decayed
 from encoders.attention.targets import StandardisedResponses
-from recordings.errors import Cancelled, NotFiniteError
 from recordings.events import OnEvent, Stop, report
 
 from .network import Decoded, SharedSpaceNetwork
 from .objective import Mixture, annealed, bimixco, draw_mixture, soft_clip, stack_mixtures
 
-CHECKPOINT = "training.safetensors"
 # Share of the steps in which rows are mixed.
 _MIXING = 1 / 3
 _ORDER, _MIXTURE, _DROPOUT = 1, 2, 3
@@ -122,60 +119,53 @@ def train(
     accelerator = Accelerator()
     device = accelerator.device if accelerator.num_processes > 1 else device
     network.to(device).train()
-    path = None if checkpoints is None else checkpoints / CHECKPOINT
-    run = _Run(network, shown, targets, options, accelerator, device, steps, path, dict(fingerprint or {}))
-    run.resume()
+    run = _Run(
+        network,
+        torch.optim.AdamW(decayed(network, options.weight_decay), lr=options.learning_rate),
+        accelerator,
+        device,
+        options.seed,
+        None if checkpoints is None else checkpoints / CHECKPOINT,
+        dict(fingerprint or {}),
+        shown,
+        targets,
+        options,
+        steps,
+    )
     on_event, stop = run.shared(on_event, stop)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            while run.step < options.epochs * steps:
-                parts = run.take_step()
-                report(on_event, stop, "train", run.step, options.epochs * steps, epoch=len(run.history), **parts)
-        except Cancelled:
-            run.save()
-            raise
+    with run.resumed():
+        while run.step < options.epochs * steps:
+            parts = run.take_step()
+            report(on_event, stop, "train", run.step, options.epochs * steps, epoch=len(run.history), **parts)
     return run.history
 
 
 @dataclass
-class _Run:
-    network: SharedSpaceNetwork
+class _Run(TrainingRun):
     shown: Mapping[int, Shown]
     targets: Targets
     options: Options
-    accelerator: Accelerator
-    device: torch.device
     steps: int
-    path: Path | None
-    fingerprint: dict[str, str]
-    step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.options.weight_decay},
-            {"params": [p for p in trained if p.ndim == 1], "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(groups, lr=self.options.learning_rate)
-
     @property
-    def progress(self) -> float:
+    def done(self) -> float:
         """Share of the steps that are done."""
         return self.step / (self.options.epochs * self.steps)
 
     def take_step(self) -> dict[str, float]:
         """One step of the optimiser; the loss before it, and its parts."""
         responses, stimuli, mixture = self._batch()
-        torch.manual_seed(self._seed(_DROPOUT))
-        decoded = self.network(responses)
+        torch.manual_seed(self.step_seed(_DROPOUT))
+        decoded: Decoded = self.module(responses)
         parts = self._losses(decoded, stimuli, mixture)
         weights = self.options.loss_weights
         loss = torch.stack([w * part for w, part in zip(weights, parts.values(), strict=False)]).sum()
         self.optimiser.zero_grad()
-        loss.backward()
+        # Gradients are averaged: the sum over processes of what each gives to the mean.
+        (loss / self.share[1]).backward()
         found = {name: float(part.detach()) for name, part in {"loss": loss, **parts}.items()}
-        self._descend(found["loss"])
+        self.descend(found["loss"], annealed(self.options.learning_rate, 0.0, self.done))
         if self.step % self.steps == 0:
             self.history.append(dict.fromkeys(found, 0.0))
         for name, value in found.items():
@@ -186,14 +176,16 @@ class _Run:
         return found
 
     def _batch(self) -> tuple[dict[int, Tensor], np.ndarray, Mixture | None]:
-        process, count = self.accelerator.process_index, self.accelerator.num_processes
+        process, count = self.share
         size = -(-self.options.batch_size // len(self.shown))
-        mixing = self.progress < _MIXING
+        mixing = self.done < _MIXING
         responses, stimuli, mixtures = {}, [], []
         for layer, shown in self.shown.items():
             chosen = shown.batch(size, self.step, (self.options.seed, layer))[process::count]
             values = torch.from_numpy(shown.responses[shown.rows[chosen]]).to(self.device)
-            mixture = draw_mixture(len(chosen), np.random.default_rng([self._seed(_MIXTURE), layer])).to(self.device)
+            mixture = draw_mixture(len(chosen), np.random.default_rng([self.step_seed(_MIXTURE), layer])).to(
+                self.device
+            )
             responses[layer] = mixture(values) if mixing else values
             stimuli.append(shown.stimuli[chosen])
             mixtures.append(mixture)
@@ -205,7 +197,7 @@ class _Run:
         candidates = self.targets.embedding.read(each_once).to(self.device)
         start, end = self.options.temperature
         if mixture is None:
-            temperature = annealed(start, end, (self.progress - _MIXING) / (1 - _MIXING))
+            temperature = annealed(start, end, (self.done - _MIXING) / (1 - _MIXING))
             contrast = soft_clip(decoded.retrieval, candidates, shown, temperature)
         else:
             contrast = bimixco(decoded.retrieval, candidates, shown, mixture, start)
@@ -219,45 +211,9 @@ class _Run:
             parts["latents"] = nn.functional.l1_loss(decoded.latents, of_rows(latents))
         return parts
 
-    def _descend(self, loss: float) -> None:
-        parameters = [p for p in self.network.parameters() if p.grad is not None]
-        for p in parameters:
-            p.grad = self.accelerator.reduce(p.grad, "mean")
-        norm = nn.utils.clip_grad_norm_(parameters, math.inf)
-        if not math.isfinite(loss + float(norm)):
-            raise NotFiniteError(
-                f"the {'gradient' if math.isfinite(loss) else 'loss'} is NaN or infinite at step {self.step + 1}",
-                where="training",
-                remedy="Take a lower learning rate",
-            )
-        for group in self.optimiser.param_groups:
-            group["lr"] = annealed(self.options.learning_rate, 0.0, self.progress)
-        self.optimiser.step()
+    def progress(self) -> dict[str, Any]:
+        return {**super().progress(), "history": self.history}
 
-    def _seed(self, purpose: int) -> int:
-        key = (self.options.seed, self.step, self.accelerator.process_index, purpose)
-        return int(np.random.SeedSequence(key).generate_state(1)[0])
-
-    def shared(self, on_event: OnEvent | None, stop: Stop | None) -> tuple[OnEvent | None, Stop | None]:
-        """Events of one process only; a stop of all when one is asked to."""
-        if self.accelerator.num_processes == 1:
-            return on_event, stop
-        own = stop or (lambda: False)
-
-        def any_stops() -> bool:
-            return bool(self.accelerator.reduce(torch.tensor(float(own()), device=self.device), "sum") > 0)
-
-        return on_event if self.accelerator.is_main_process else None, any_stops
-
-    def save(self) -> None:
-        """Write the checkpoint, from the first process."""
-        if self.path is not None and self.accelerator.is_main_process:
-            progress = {"step": self.step, "history": self.history}
-            save_checkpoint(self.path, self.network, self.optimiser, {}, progress, self.fingerprint)
-
-    def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
-        if self.path is not None and self.path.exists():
-            _, progress = load_checkpoint(self.path, self.network, self.optimiser, self.fingerprint)
-            self.step, self.history = progress["step"], progress["history"]
-        self.accelerator.wait_for_everyone()
+    def restore(self, progress: dict[str, Any]) -> None:
+        super().restore(progress)
+        self.history = progress["history"]

@@ -8,21 +8,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from recordings.errors import Cancelled, InputError, NotFiniteError, UnknownNameError
+from recordings.errors import InputError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
 
-from .checkpoint import load_checkpoint, save_checkpoint
 from .objective import Autocast, Targets, backward_at_once, backward_in_parts, on_device, validation_r
+from .run import CHECKPOINT, TrainingRun, decayed
 from .stream import Batch, TokenStream
 
-CHECKPOINT = "training.safetensors"
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -141,90 +139,47 @@ def train(
         _optimiser(module, learning_rate, weight_decay, device),
         accelerator,
         device,
-        _autocast(precision, device),
-        neuroids,
         seed,
         None if checkpoints is None else checkpoints / CHECKPOINT,
         _identity(module, stream, validate[0], settings) | dict(fingerprint or {}),
+        _autocast(precision, device),
+        neuroids,
     )
-    run.resume()
     on_event, stop = run.shared(on_event, stop)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            while len(run.history.epochs) < epochs and not run.history.stalled(patience):
-                epoch, last = len(run.history.epochs), run.history.last_r
-                batches = stream.epoch(epoch, run.step - epoch * stream.steps, run.share)
-                for batch, y in on_device(batches, targets, device):
-                    loss = run.take_step(batch, y, learning_rate * factor(run.step), clip)
-                    if every_steps and run.step % every_steps == 0:
-                        run.save()
-                    report(on_event, stop, "train", run.step, epochs * stream.steps, loss=loss, epoch=epoch + 1, **last)
-                run.close_epoch(stream.steps, validate, stop)
-                run.save()
-        except Cancelled:
+    with run.resumed():
+        while len(run.history.epochs) < epochs and not run.history.stalled(patience):
+            epoch, last = len(run.history.epochs), run.history.last_r
+            batches = stream.epoch(epoch, run.step - epoch * stream.steps, run.share)
+            for batch, y in on_device(batches, targets, device):
+                loss = run.take_step(batch, y, learning_rate * factor(run.step), clip)
+                if every_steps and run.step % every_steps == 0:
+                    run.save()
+                report(on_event, stop, "train", run.step, epochs * stream.steps, loss=loss, epoch=epoch + 1, **last)
+            run.close_epoch(stream.steps, validate, stop)
             run.save()
-            raise
     module.load_state_dict(run.best)
     return run.history
 
 
 @dataclass
-class _Run:
-    """A run between two steps, in this process."""
-
-    module: nn.Module
-    optimiser: torch.optim.Optimizer
-    accelerator: Accelerator
-    device: torch.device
+class _Run(TrainingRun):
     autocast: Autocast
     neuroids: int | None
-    seed: int
-    path: Path | None
-    fingerprint: dict[str, str]
-    step: int = 0
     loss: float = 0.0
     history: History = field(default_factory=History)
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-    @property
-    def share(self) -> tuple[int, int]:
-        return self.accelerator.process_index, self.accelerator.num_processes
-
-    def sum(self, x: Tensor) -> Tensor:
-        """Over processes."""
-        return x if self.share[1] == 1 else self.accelerator.reduce(x.to(self.device), "sum").to(x.device)
-
-    def shared(self, on_event: OnEvent | None, stop: Stop | None) -> tuple[OnEvent | None, Stop | None]:
-        """Events of one process only; a stop of all when one is asked to."""
-        if self.share[1] == 1:
-            return on_event, stop
-        own = stop or (lambda: False)
-        return on_event if self.share[0] == 0 else None, lambda: bool(self.sum(torch.tensor(float(own()))) > 0)
 
     def take_step(self, batch: Batch, y: Tensor, learning_rate: float, clip: float | None) -> float:
         """Mean squared error of a batch, before the step that it makes the optimiser take."""
         self.module.train()
-        torch.manual_seed(int(np.random.SeedSequence((self.seed, self.step, self.share[0])).generate_state(1)[0]))
+        torch.manual_seed(self.step_seed())
         self.optimiser.zero_grad()
         total = int(self.sum(torch.tensor(len(y)))) * y.shape[1]
         if self.neuroids is None:
             error = backward_at_once(self.module, batch, y, total, self.autocast)
         else:
             error = backward_in_parts(self.module, batch, y, total, self.autocast, self.neuroids)
-        parameters = [p for p in self.module.parameters() if p.grad is not None]
-        for parameter in parameters:
-            parameter.grad = self.sum(cast(Tensor, parameter.grad))
-        norm = nn.utils.clip_grad_norm_(parameters, math.inf if clip is None else clip)
         loss = float(self.sum(error))
-        if not math.isfinite(loss + float(norm)):
-            raise NotFiniteError(
-                f"the {'gradient' if math.isfinite(loss) else 'loss'} is NaN or infinite at step {self.step + 1}",
-                where="training",
-                remedy="Take a lower learning rate, or precision='fp32'",
-            )
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
-        self.optimiser.step()
+        self.descend(loss, learning_rate, clip, "Take a lower learning rate, or precision='fp32'")
         self.step, self.loss = self.step + 1, self.loss + loss
         return loss
 
@@ -245,19 +200,12 @@ class _Run:
         if self.history.best is self.history.epochs[-1]:
             self.best = {name: value.detach().cpu().clone() for name, value in self.module.state_dict().items()}
 
-    def save(self) -> None:
-        """Write the checkpoint, from the first process."""
-        if self.path is not None and self.accelerator.is_main_process:
-            progress = {"step": self.step, "loss": self.loss, "history": self.history.to_config()}
-            save_checkpoint(self.path, self.module, self.optimiser, self.best, progress, self.fingerprint)
+    def progress(self) -> dict[str, Any]:
+        return {**super().progress(), "loss": self.loss, "history": self.history.to_config()}
 
-    def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
-        if self.path is not None and self.path.exists():
-            self.best, progress = load_checkpoint(self.path, self.module, self.optimiser, self.fingerprint)
-            self.step, self.loss = progress["step"], progress["loss"]
-            self.history = History.from_config(progress["history"])
-        self.accelerator.wait_for_everyone()
+    def restore(self, progress: dict[str, Any]) -> None:
+        super().restore(progress)
+        self.loss, self.history = progress["loss"], History.from_config(progress["history"])
 
 
 def _identity(
@@ -275,12 +223,7 @@ def _optimiser(
     module: nn.Module, learning_rate: float, weight_decay: float, device: torch.device
 ) -> torch.optim.Optimizer:
     """AdamW, fused where the device has it, without decay of vectors."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    fused = device.type in ("cpu", "cuda")
+    groups, fused = decayed(module, weight_decay), device.type in ("cpu", "cuda")
     return torch.optim.AdamW(groups, lr=learning_rate, fused=fused, foreach=None if fused else True)
 
 
