@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from encoders import Features
 from encoders.features.extractor import torch_device
@@ -28,12 +27,10 @@ from recordings.events import OnEvent, Stop, report
 
 from ..identification import Identification, identify
 from ..retrieval import Retrieval, retrieve
-from .fitting import Data, Fitted, TargetSpace, decode, fit_target_space, held_out, learn_aligned, learn_trained
+from .fitting import Data, Fitted, build_network, decode, learn
 from .inputs import SubjectInput
-from .network import SharedSpaceNetwork
 from .options import check_adaptation, check_options
-from .training import Options
-from .training import train as train_network
+from .targets import TargetSpace, fit_target_space
 
 Head = Literal["retrieval", "embedding"]
 _ROWS = 512
@@ -152,7 +149,8 @@ class SharedSpaceDecoder(Artifact):
             for kind, features in (("embedding", embedding), ("latents", latents))
             if features is not None
         }
-        self._learn(data, self._options(), None, True, checkpoints, on_event, stop)
+        how: dict[str, Any] = {"checkpoints": checkpoints, "on_event": on_event, "stop": stop}
+        self._keep(data, learn(data, self.space_, self._parameters(), **how))
         self.stimulus_ids_ = sorted(data.stimulus_ids)
         return self
 
@@ -199,71 +197,28 @@ class SharedSpaceDecoder(Artifact):
         adapted = type(self)(**self._parameters())
         adapted.space_, adapted.features_ = self.space_, self.features_
         data = Data.of({subject: recording}, embedding, latents)
-        options = self._options(epochs, learning_rate)
-        begin = (self.module_.body(), self.input_scale_)
-        adapted._learn(data, options, begin, train == "all", checkpoints, on_event, stop)
+        fitted = learn(
+            data,
+            self.space_,
+            self._parameters(),
+            epochs=epochs,
+            learning_rate=learning_rate,
+            begin=(self.module_.body(), self.input_scale_),
+            train_body=train == "all",
+            checkpoints=checkpoints,
+            on_event=on_event,
+            stop=stop,
+        )
+        adapted._keep(data, fitted)
         if train == "input":
             adapted.subjects_ = {**self.subjects_, **adapted.subjects_}
             adapted.module_.inputs = nn.ModuleList([*copy.deepcopy(self.module_.inputs), *adapted.module_.inputs])
         adapted.stimulus_ids_ = sorted({*self.stimulus_ids_, *data.stimulus_ids})
         return adapted
 
-    def _learn(
-        self,
-        data: Data,
-        options: Options,
-        begin: tuple[dict[str, Tensor], float] | None,
-        train_body: bool,
-        checkpoints: Path | None,
-        on_event: OnEvent | None,
-        stop: Stop | None,
-    ) -> None:
-        torch.manual_seed(self.seed)
-        fingerprint = {}
-        if checkpoints is not None:
-            settings = self._parameters() | vars(options) | {"train_body": train_body, "device": None}
-            fingerprint = data.fingerprint(settings, None if begin is None else begin[0])
-        run = partial(
-            train_network,
-            device=torch_device(self.device),
-            checkpoints=checkpoints,
-            fingerprint=fingerprint,
-            on_event=on_event,
-            stop=stop,
-        )
-        held = held_out(len(data.embedding), self.validation, self.seed)
-        common = (data, self.space_, self._build, options, run)
-        fitted: Fitted
-        if self.inputs == "aligned":
-            fitted = learn_aligned(*common, n_views=self.views, held=held, begin=begin, train_body=train_body)
-        else:
-            body = None if begin is None else begin[0]
-            fitted = learn_trained(*common, held=held, begin=body, train_body=train_body)
+    def _keep(self, data: Data, fitted: Fitted) -> None:
         self.module_, self.history_, self.input_scale_ = fitted.network, fitted.history, fitted.input_scale
         self.subjects_ = dict(data.subjects)
-
-    def _build(self, n_neuroids: list[int]) -> SharedSpaceNetwork:
-        return SharedSpaceNetwork(
-            n_neuroids,
-            shared=len(self.space_.deviation),
-            width=self.width,
-            n_blocks=self.n_blocks,
-            n_features=len(self.space_.mean),
-            n_latents=len(self.space_.latent_mean),
-            dropout=self.dropout,
-            input_dropout=self.input_dropout,
-        )
-
-    def _options(self, epochs: int | None = None, learning_rate: float | None = None) -> Options:
-        return Options(
-            self.epochs if epochs is None else epochs,
-            self.batch_size,
-            self.learning_rate if learning_rate is None else learning_rate,
-            self.weight_decay,
-            self.temperature,
-            self.loss_weights,
-            self.seed,
-        )
 
     # Use ---------------------------------------------------------------------------------------------------------
 
@@ -390,7 +345,9 @@ class SharedSpaceDecoder(Artifact):
             temperature = subject.pop("temperature")
             moments = tensors[f"subject.{number}.mean"], tensors[f"subject.{number}.scale"]
             decoder.subjects_[name] = SubjectInput(*moments, subject, temperature)
-        decoder.module_ = decoder._build([len(s.mean) for s in decoder.subjects_.values()])
+        decoder.module_ = build_network(
+            decoder._parameters(), decoder.space_, [len(s.mean) for s in decoder.subjects_.values()]
+        )
         weights = {n.removeprefix("module."): torch.as_tensor(v) for n, v in tensors.items() if n[:7] == "module."}
         decoder.module_.load_state_dict(weights)
         decoder.module_.eval()

@@ -1,4 +1,4 @@
-"""The fit of the shared space: targets, views or trained inputs, the final input layers, and the confidence."""
+"""The fit of the shared space: views or trained inputs, the final input layers, and the confidence."""
 
 from __future__ import annotations
 
@@ -6,89 +6,29 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from encoders import Features
+from encoders.features.extractor import torch_device
 from recordings import Recording
 from recordings.events import OnEvent, Stop
 
-from ..columns import MEMORY_BYTES, moments, read_targets
-from ..components import Components, fit_components, gram_matrix
 from ..confidence import fit_temperature
 from ..similarity import correlations
 from .inputs import Part, SubjectInput, average, fixed_layer, spread, subject_input, views
 from .network import Decoded, SharedSpaceNetwork
-from .training import Options, Shown, Standardised, Targets
+from .targets import TargetSpace
+from .training import Options, Shown, train
 
 Build = Callable[[list[int]], SharedSpaceNetwork]
 # `train`, with all but network, responses, targets, options and steps given.
 Run = Callable[..., list[dict[str, float]]]
-_ROWS = 512
-
-
-@dataclass(frozen=True)
-class TargetSpace:
-    """What is decoded, as the stimuli of the fit have it.
-
-    Attributes
-    ----------
-    mean, scale : (feature,) of the embedding. latent_mean, latent_scale : (latent,), empty without latents.
-    components : of the embedding, whose whitened scores aligned inputs are brought to.
-    deviation : (shared,) standard deviation of the scores.
-    """
-
-    mean: np.ndarray
-    scale: np.ndarray
-    latent_mean: np.ndarray
-    latent_scale: np.ndarray
-    components: Components
-    deviation: np.ndarray
-
-    def tensors(self) -> dict[str, np.ndarray]:
-        """As arrays by name."""
-        plain = {name: value for name, value in vars(self).items() if name != "components"}
-        return plain | {f"components.{name}": value for name, value in self.components._asdict().items()}
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, np.ndarray]) -> TargetSpace:
-        """From what `tensors` gave."""
-        components = Components(*(tensors[f"components.{name}"] for name in Components._fields))
-        plain = {name: value for name, value in tensors.items() if not name.startswith("components.")}
-        return cls(components=components, **plain)
-
-    def scores(self, embedding: Features) -> np.ndarray:
-        """Whitened scores of all stimuli of `embedding`, (stimulus, shared) float32."""
-        rows = range(0, len(embedding), _ROWS)
-        blocks = (embedding.read(slice(start, start + _ROWS)) for start in rows)
-        found = [self.components.scores(block.reshape(len(block), -1)) for block in blocks]
-        return np.concatenate(found) / self.deviation
-
-    def targets(self, embedding: Features, latents: Features | None) -> Targets:
-        """Standardised by this space."""
-        low = None if latents is None else Standardised(_held(latents), self.latent_mean, self.latent_scale)
-        return Targets(Standardised(_held(embedding), self.mean, self.scale), low)
-
-
-def _held(features: Features) -> np.ndarray | Features:
-    # Rows at random from a store on disk are slow; what fits into memory is read once.
-    return features.read() if 4 * int(np.prod(features.shape)) <= MEMORY_BYTES else features
-
-
-def fit_target_space(
-    embedding: Features, latents: Features | None, shared: int, on_event: OnEvent | None, stop: Stop | None
-) -> TargetSpace:
-    """Moments of the stimuli's targets, and the principal components of the embedding."""
-    ids = [str(i) for i in embedding.stimulus_ids]
-    values, _ = read_targets(embedding, ids, on_event, stop)
-    mean, scale = moments(values)
-    components, scores = fit_components(values, gram_matrix(values, mean, on_event, stop), shared, on_event, stop)
-    low = np.empty(0, np.float32), np.empty(0, np.float32)
-    if latents is not None:
-        low = moments(read_targets(latents, ids, on_event, stop)[0])
-    return TargetSpace(mean, scale, *low, components, scores.std(0))
 
 
 @dataclass(frozen=True)
@@ -158,6 +98,63 @@ class Fitted:
     network: SharedSpaceNetwork
     history: list[dict[str, float]]
     input_scale: float
+
+
+def build_network(given: Mapping[str, Any], space: TargetSpace, n_neuroids: list[int]) -> SharedSpaceNetwork:
+    """An untrained network for a space, as the parameters of a `SharedSpaceDecoder` have it."""
+    return SharedSpaceNetwork(
+        n_neuroids,
+        shared=len(space.deviation),
+        n_features=len(space.mean),
+        n_latents=len(space.latent_mean),
+        **{name: given[name] for name in ("width", "n_blocks", "dropout", "input_dropout")},
+    )
+
+
+def learn(
+    data: Data,
+    space: TargetSpace,
+    given: Mapping[str, Any],
+    *,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    begin: tuple[Mapping[str, Tensor], float] | None = None,
+    train_body: bool = True,
+    checkpoints: Path | None,
+    on_event: OnEvent | None,
+    stop: Stop | None,
+) -> Fitted:
+    """Fit a network to all subjects of `data`, and set the temperatures of their confidence.
+
+    Parameters
+    ----------
+    given : parameters of a `SharedSpaceDecoder`. epochs, learning_rate : instead of those, if not None.
+    begin : body and scale of the inputs of an earlier fit. train_body : or only the input layers.
+    checkpoints, on_event, stop : see `train`, and for what it raises.
+    """
+    options = Options(
+        epochs=given["epochs"] if epochs is None else epochs,
+        learning_rate=given["learning_rate"] if learning_rate is None else learning_rate,
+        **{name: given[name] for name in ("batch_size", "weight_decay", "temperature", "loss_weights", "seed")},
+    )
+    torch.manual_seed(options.seed)
+    fingerprint = {}
+    if checkpoints is not None:
+        settings = {**given, **vars(options), "train_body": train_body, "device": None}
+        fingerprint = data.fingerprint(settings, None if begin is None else begin[0])
+    run = partial(
+        train,
+        device=torch_device(given["device"]),
+        checkpoints=checkpoints,
+        fingerprint=fingerprint,
+        on_event=on_event,
+        stop=stop,
+    )
+    common = (data, space, partial(build_network, given, space), options, run)
+    held = held_out(len(data.embedding), given["validation"], options.seed)
+    if given["inputs"] == "aligned":
+        return learn_aligned(*common, n_views=given["views"], held=held, begin=begin, train_body=train_body)
+    return learn_trained(*common, held=held, begin=None if begin is None else begin[0], train_body=train_body)
 
 
 def learn_aligned(

@@ -12,39 +12,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from encoders import Features
 from encoders.attention.run import CHECKPOINT, TrainingRun, decayed
 from encoders.attention.targets import StandardisedResponses
 from recordings.events import OnEvent, Stop, report
 
 from .network import Decoded, SharedSpaceNetwork
 from .objective import Mixture, annealed, bimixco, draw_mixture, soft_clip, stack_mixtures
+from .targets import Targets
 
 # Share of the steps in which rows are mixed.
 _MIXING = 1 / 3
 _ORDER, _MIXTURE, _DROPOUT = 1, 2, 3
-
-
-@dataclass(frozen=True)
-class Standardised:
-    """Features (stimulus, ...), flattened, minus `mean`, over `scale`, both (feature,)."""
-
-    values: np.ndarray | Features
-    mean: np.ndarray
-    scale: np.ndarray
-
-    def read(self, rows: np.ndarray) -> Tensor:
-        """Rows by position, (b, feature) float32."""
-        values = self.values.read(rows) if isinstance(self.values, Features) else self.values[rows]
-        return torch.from_numpy((values.reshape(len(rows), -1) - self.mean) / self.scale)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What is decoded, of the same stimuli in the same order."""
-
-    embedding: Standardised
-    latents: Standardised | None
 
 
 @dataclass(frozen=True)
@@ -183,9 +161,8 @@ class _Run(TrainingRun):
         for layer, shown in self.shown.items():
             chosen = shown.batch(size, self.step, (self.options.seed, layer))[process::count]
             values = torch.from_numpy(shown.responses[shown.rows[chosen]]).to(self.device)
-            mixture = draw_mixture(len(chosen), np.random.default_rng([self.step_seed(_MIXTURE), layer])).to(
-                self.device
-            )
+            rng = np.random.default_rng([self.step_seed(_MIXTURE), layer])
+            mixture = draw_mixture(len(chosen), rng).to(self.device)
             responses[layer] = mixture(values) if mixing else values
             stimuli.append(shown.stimuli[chosen])
             mixtures.append(mixture)
