@@ -6,7 +6,7 @@ share its weights, is trained on as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ from .denoiser import UNCONDITIONAL, Noising, blur, fit, tokenise
 EMBEDDING_TOKENS = 4
 # Decoded maps are blurred and weak: half of the maps of training are pooled over so many pixels and faded.
 _BLURS = (1, 3, 5, 9)
+# Network, noisy latents, times, contexts and maps to velocities.
+Predict = Callable[[Any, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class Words:
@@ -48,74 +50,72 @@ def encode_text(text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer, captions:
     return states[[row[text] for text in captions]].clone()
 
 
-def train_controlnet(
+def train_on_depth(
+    kind: str,
     unet: UNet2DConditionModel,
     words: Words,
     latents: Tensor,
     nearness: np.ndarray,
     steps: int,
     batch_size: int = 64,
-    learning_rate: float = 1.5e-3,
+    learning_rate: float | None = None,
     seed: int = 0,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
-) -> ControlNetModel:
-    """A ControlNet that makes the denoiser follow a nearness map (Zhang et al. 2023).
+) -> Any:
+    """A network by which pictures follow a nearness map: a `ControlNetModel` or a `UNet2DConditionModel`.
 
     Parameters
     ----------
+    kind : "controlnet" (Zhang et al. 2023), or "depth_unet", the denoiser with the map as a fifth channel of its input,
+        as Stable Diffusion 2 depth has it.
     latents : float32 (n, 4, 8, 8). nearness : (n, 64, 64), see `nearness`.
+    learning_rate : by default 1.5e-3 of a ControlNet and 5e-4 of a denoiser.
     """
-    _freeze(unet)
+    make, usual = _DEPTH[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        controlnet = ControlNetModel.from_unet(
-            unet, conditioning_channels=1, conditioning_embedding_out_channels=(8, 16, 32, 64)
-        )
-        _keep_variance(controlnet.controlnet_cond_embedding)
-    controlnet.requires_grad_(True)
+        model, predict = make(unet)
     noisy, rng = Noising(latents, seed, "cpu"), np.random.default_rng(seed)
 
     def loss(model: Any, rows: Tensor) -> Tensor:
         x, t, velocity = noisy(rows)
-        context = words(rows, noisy.generator)
-        maps = spoil(_maps(nearness, rows), rng)
+        maps = spoil(torch.as_tensor(nearness[rows.numpy()].astype(np.float32))[:, None], rng)
+        return F.mse_loss(predict(model, x, t, words(rows, noisy.generator), maps), velocity)
+
+    rate = usual if learning_rate is None else learning_rate
+    return fit(model, loss, len(latents), steps, batch_size, rate, seed, kind, on_event, stop).eval()
+
+
+def _controlnet(unet: UNet2DConditionModel) -> tuple[nn.Module, Predict]:
+    _freeze(unet)
+    controlnet = ControlNetModel.from_unet(
+        unet, conditioning_channels=1, conditioning_embedding_out_channels=(8, 16, 32, 64)
+    )
+    _keep_variance(controlnet.controlnet_cond_embedding)
+
+    def predict(model: Any, x: Tensor, t: Tensor, context: Tensor, maps: Tensor) -> Tensor:
         down, middle = model(x, t, context, controlnet_cond=maps, return_dict=False)
         told = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
-        return F.mse_loss(unet(x, t, context, **told).sample, velocity)
+        return unet(x, t, context, **told).sample
 
-    return fit(
-        controlnet, loss, len(latents), steps, batch_size, learning_rate, seed, "controlnet", on_event, stop
-    ).eval()
+    return controlnet.requires_grad_(True), predict
 
 
-def train_depth_unet(
-    unet: UNet2DConditionModel,
-    words: Words,
-    latents: Tensor,
-    nearness: np.ndarray,
-    steps: int,
-    batch_size: int = 64,
-    learning_rate: float = 5e-4,
-    seed: int = 0,
-    on_event: OnEvent | None = None,
-    stop: Stop | None = None,
-) -> UNet2DConditionModel:
-    """The denoiser with the depth map as a fifth channel of its input, as Stable Diffusion 2 depth has it."""
+def _depth_unet(unet: UNet2DConditionModel) -> tuple[nn.Module, Predict]:
     deep = UNet2DConditionModel.from_config({**unet.config, "in_channels": 5})
     weights = {name: values.clone() for name, values in unet.state_dict().items()}
     weights["conv_in.weight"] = F.pad(weights["conv_in.weight"], (0, 0, 0, 0, 0, 1))
     deep.load_state_dict(weights)
-    deep.requires_grad_(True)
-    noisy, rng = Noising(latents, seed, "cpu"), np.random.default_rng(seed)
-    side = latents.shape[-1]
 
-    def loss(model: Any, rows: Tensor) -> Tensor:
-        x, t, velocity = noisy(rows)
-        maps = relative_depth(spoil(_maps(nearness, rows), rng)[:, 0], (side, side))
-        return F.mse_loss(model(torch.cat([x, maps], 1), t, words(rows, noisy.generator)).sample, velocity)
+    def predict(model: Any, x: Tensor, t: Tensor, context: Tensor, maps: Tensor) -> Tensor:
+        return model(torch.cat([x, relative_depth(maps[:, 0], (x.shape[-2], x.shape[-1]))], 1), t, context).sample
 
-    return fit(deep, loss, len(latents), steps, batch_size, learning_rate, seed, "depth_unet", on_event, stop).eval()
+    return deep.requires_grad_(True), predict
+
+
+# What is trained, untrained, with what it predicts of noisy latents; and its learning rate.
+_DEPTH = {"controlnet": (_controlnet, 1.5e-3), "depth_unet": (_depth_unet, 5e-4)}
 
 
 def train_ip_adapter(
@@ -184,10 +184,6 @@ def spoil(maps: Tensor, rng: np.random.Generator) -> Tensor:
     coarse = torch.as_tensor(rng.normal(0, 0.05, (half, 1, 8, 8)), dtype=maps.dtype)
     bumps = F.interpolate(coarse, size=maps.shape[-2:], mode="bilinear")
     return torch.cat([gain * blurred + bumps, maps[half:]])
-
-
-def _maps(nearness: np.ndarray, rows: Tensor) -> Tensor:
-    return torch.as_tensor(nearness[rows.numpy()].astype(np.float32))[:, None]
 
 
 def _freeze(module: nn.Module) -> None:

@@ -27,7 +27,7 @@ from recordings.storage import atomic_path
 
 from .autoencoder import encode, train_autoencoder
 from .card import model_card
-from .conditioning import Words, train_controlnet, train_depth_unet, train_ip_adapter
+from .conditioning import Words, train_ip_adapter, train_on_depth
 from .denoiser import make_scheduler, train_denoiser
 from .evaluate import evaluate, failures
 from .looks import look_of
@@ -106,17 +106,17 @@ class Workshop:
         )
 
     def controlnet(self) -> Path:
-        return self._made("controlnet", self._conditioned(train_controlnet, "controlnet"))
+        return self._made("controlnet", self._told_depth("controlnet"))
 
     def depth_unet(self) -> Path:
-        return self._made("depth_unet", self._conditioned(train_depth_unet, "depth_unet"))
+        return self._made("depth_unet", self._told_depth("depth_unet"))
 
-    def _conditioned(self, train: Callable[..., Any], name: str) -> Callable[[Path], None]:
+    def _told_depth(self, kind: str) -> Callable[[Path], None]:
         def make(path: Path) -> None:
             unet, text_encoder, tokenizer = self.denoiser()
             words = Words(text_encoder, tokenizer, self.pictures().captions)
-            how = (self.latents(), self.pictures().nearness, self.steps[name])
-            train(unet, words, *how, **self.watched).save_pretrained(path)
+            shown = (words, self.latents(), self.pictures().nearness)
+            train_on_depth(kind, unet, *shown, self.steps[kind], **self.watched).save_pretrained(path)
 
         return make
 

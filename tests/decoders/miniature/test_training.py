@@ -14,9 +14,8 @@ from decoders.miniature.autoencoder import train_autoencoder
 from decoders.miniature.conditioning import (
     Words,
     spoil,
-    train_controlnet,
-    train_depth_unet,
     train_ip_adapter,
+    train_on_depth,
 )
 from decoders.miniature.denoiser import ARCHITECTURE, make_scheduler, train_denoiser
 from decoders.miniature.pictures import Pictures, draw_pictures
@@ -71,8 +70,8 @@ def test_untrained_additions_change_nothing(
     pictures: Pictures, parts: tuple[UNet2DConditionModel, Words, torch.Tensor]
 ) -> None:
     unet, words, latents = parts
-    controlnet = train_controlnet(unet, words, latents, pictures.nearness, 1, 4, learning_rate=0.0)
-    deep = train_depth_unet(unet, words, latents, pictures.nearness, 1, 4, learning_rate=0.0)
+    controlnet = train_on_depth("controlnet", unet, words, latents, pictures.nearness, 1, 4, learning_rate=0.0)
+    deep = train_on_depth("depth_unet", unet, words, latents, pictures.nearness, 1, 4, learning_rate=0.0)
     x, context = torch.randn(2, 4, 8, 8), words.context[:2]
     with torch.inference_mode():
         plain = unet(x, 7, context).sample
