@@ -18,6 +18,7 @@ from recordings.errors import (
     UnknownNameError,
 )
 from recordings.events import OnEvent, Stop, report
+from recordings.statistics import unit_rows
 
 _BLOCK_BYTES = 128 * 2**20
 
@@ -144,27 +145,23 @@ def _check_finite(values: np.ndarray, ids: Sequence[str]) -> None:
         raise NotFiniteError(f"NaN or infinite features of stimulus {ids[int(bad.argmax())]!r}")
 
 
-def _unit_length(values: np.ndarray, ids: Sequence[str], scale: np.ndarray, what: str) -> np.ndarray:
-    norm = np.linalg.norm(values, axis=1)
-    # A spread at the level of rounding is no spread.
-    flat = norm <= 1e-7 * scale * np.sqrt(values.shape[1])
+def _unit_length(values: np.ndarray, ids: Sequence[str], centred: bool, what: str) -> np.ndarray:
+    _check_finite(values, ids)
+    rows, flat = unit_rows(values, centred=centred)
     if flat.any():
         raise ConstantUnitError(
             f"the features of stimulus {ids[int(flat.argmax())]!r} {what} ({int(flat.sum())} such stimuli)",
             remedy="Leave these stimuli out, or use the metric 'sqeuclidean'",
         )
-    return values / norm[:, None]
+    return rows
 
 
 def _correlated(values: np.ndarray, ids: Sequence[str]) -> np.ndarray:
-    _check_finite(values, ids)
-    scale = np.abs(values).max(1, initial=0)
-    return _unit_length(values - values.mean(1, keepdims=True), ids, scale, "do not vary")
+    return _unit_length(values, ids, True, "do not vary")
 
 
 def _directions(values: np.ndarray, ids: Sequence[str]) -> np.ndarray:
-    _check_finite(values, ids)
-    return _unit_length(values, ids, np.zeros(len(values)), "are all zero")
+    return _unit_length(values, ids, False, "are all zero")
 
 
 def _points(values: np.ndarray, ids: Sequence[str]) -> np.ndarray:

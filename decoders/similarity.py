@@ -9,6 +9,7 @@ import numpy as np
 
 from encoders import Features
 from recordings.errors import ConstantUnitError, MismatchedIdsError, NotFiniteError, ShapeError
+from recordings.statistics import unit_rows
 
 _BLOCK_BYTES = 128 * 2**20
 
@@ -34,7 +35,7 @@ def correlations(
     ShapeError : another number of features. NotFiniteError : NaN or infinity.
     ConstantUnitError : a row that does not vary, so that it correlates with nothing.
     """
-    rows = _unit_rows(np.asarray(decoded), mean, scale, "decoded row")
+    rows = _checked_rows(np.asarray(decoded), mean, scale, "decoded row")
     found = np.empty((len(rows), len(candidates)), np.float32)
     width = 8 * max(int(np.prod(candidates.shape[1:])), 1)
     step = max(1, _BLOCK_BYTES // width)
@@ -47,7 +48,7 @@ def correlations(
                 f"candidates of {block.shape[1]} features for decoded rows of {rows.shape[1]}",
                 remedy="Give candidates from the layer and read-out that the decoder was fitted on",
             )
-        found[:, here] = rows @ _unit_rows(block, mean, scale, "candidate", start).T
+        found[:, here] = rows @ _checked_rows(block, mean, scale, "candidate", start).T
     return found
 
 
@@ -68,7 +69,7 @@ def candidate_names(candidates: Any, candidate_ids: Sequence[str] | None) -> np.
     return np.array([str(i) for i in candidate_ids], object)
 
 
-def _unit_rows(
+def _checked_rows(
     values: np.ndarray, mean: np.ndarray | None, scale: np.ndarray | None, what: str, first: int = 0
 ) -> np.ndarray:
     values = values.astype(np.float64)
@@ -77,13 +78,10 @@ def _unit_rows(
         raise NotFiniteError(f"{what} {first + int(bad.argmax())} has NaN or infinite features")
     values = values if mean is None else values - mean
     values = values if scale is None else values / scale
-    size = np.abs(values).max(1, initial=0)
-    centred = values - values.mean(1, keepdims=True)
-    norm = np.linalg.norm(centred, axis=1)
-    flat = norm <= 1e-7 * size * np.sqrt(values.shape[1])
+    rows, flat = unit_rows(values)
     if flat.any():
         raise ConstantUnitError(
             f"{what} {first + int(flat.argmax())} does not vary across features ({int(flat.sum())} such rows)",
             remedy="Leave it out: it correlates with nothing",
         )
-    return centred / norm[:, None]
+    return rows

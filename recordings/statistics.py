@@ -26,6 +26,22 @@ def r2_score(observed: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return 1 - residual / np.where(total > 0, total, np.nan)
 
 
+def unit_rows(values: np.ndarray, *, centred: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (n, p) of unit length, whose products are Pearson r, or without `centred` cosines.
+
+    Returns
+    -------
+    (n, p) float64, and (n,) bool, which rows have no direction and are NaN: that do not vary or, not centred, are zero.
+    """
+    values = np.asarray(values, np.float64)
+    size = np.abs(values).max(1, initial=0) if centred else np.zeros(len(values))
+    values = values - values.mean(1, keepdims=True) if centred else values
+    norm = np.linalg.norm(values, axis=1)
+    # A spread at the level of rounding is no spread.
+    flat = norm <= 1e-7 * size * np.sqrt(values.shape[1])
+    return values / np.where(flat, np.nan, norm)[:, None], flat
+
+
 def _standardised(columns: np.ndarray) -> np.ndarray:
     # Unit-norm columns; a spread at the level of rounding counts as constant.
     columns = np.asarray(columns, np.float64)

@@ -7,11 +7,12 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.spatial.distance import pdist, squareform
 
 from recordings import Recording, score_predictions
 from recordings.errors import ShapeError, UnknownNameError
 from recordings.score import shuffled_score
-from recordings.statistics import bootstrap_interval, correlate, r2_score, shuffled_correlation
+from recordings.statistics import bootstrap_interval, correlate, r2_score, shuffled_correlation, unit_rows
 
 
 @pytest.fixture
@@ -127,3 +128,17 @@ def test_the_shuffled_score_is_the_score_of_shuffled_rows(observed: Recording, m
     draws = np.random.default_rng(1)
     again = [score_predictions(predicted[draws.permutation(200)], observed, **how).center for _ in range(3)]
     np.testing.assert_allclose(null.scores, again, atol=1e-9)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_unit_rows_give_correlations_or_cosines_and_tell_what_has_no_direction(
+    rng: np.random.Generator, centred: bool
+) -> None:
+    values = rng.normal(3, 1, (5, 20))
+    values[2] = 0.1 + 0.2 if centred else 0
+    rows, flat = unit_rows(values, centred=centred)
+    kept = np.array([0, 1, 3, 4])
+    peer = 1 - squareform(pdist(values[kept], "correlation" if centred else "cosine"))
+    np.testing.assert_allclose(rows[kept] @ rows[kept].T, peer, atol=1e-12)
+    assert flat.tolist() == [False, False, True, False, False]
+    assert np.isnan(rows[2]).all()
