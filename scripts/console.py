@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from rich.markup import escape
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from .progress import Interruption, progress
 
@@ -92,6 +93,17 @@ class Program(TyperGroup):
         sys.exit(code)
 
 
+class Command(TyperCommand):
+    """A command whose help is shown as it is written: nothing that stands in brackets is markup."""
+
+    def __init__(self, name: str | None, **options: Any) -> None:
+        super().__init__(name, **options)
+        self.help = escape(self.help or "")
+        for option in self.params:
+            if isinstance(option, TyperArgument | TyperOption) and option.help:
+                option.help = escape(option.help)
+
+
 def fail(message: str, code: int) -> int:
     """Say in one line what went wrong; the exit code, for convenience."""
     line = " ".join(message.split())
@@ -135,7 +147,7 @@ def verb(app: typer.Typer, name: str, example: str, panel: str | None = None) ->
 
     def register(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
         command = _command(function)
-        app.command(name, epilog=f"Example: {example}", rich_help_panel=panel)(command)
+        app.command(name, cls=Command, epilog=f"Example: {example}", rich_help_panel=panel)(command)
         return function
 
     return register

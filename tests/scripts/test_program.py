@@ -42,6 +42,16 @@ def test_every_command_has_an_example_and_the_common_options(
         assert option in text
 
 
+def test_help_is_shown_as_written(penfield: Callable[..., Any]) -> None:
+    def text(*command: str) -> str:
+        return " ".join(penfield(*command, "--help").stdout.replace("│", " ").split())
+
+    assert "[default: 5]" in text("encode", "fit")
+    assert "[default: 0]" in text("demo")
+    assert "[default: volume]" in text("import", "nifti")
+    assert all(f"[[{table}]]" in text("run") for table in ("encode", "ensemble", "decode", "reconstruct", "align"))
+
+
 def test_help_is_quick_and_loads_no_room(process: Callable[..., Any]) -> None:
     seconds = []
     for _ in range(3):
