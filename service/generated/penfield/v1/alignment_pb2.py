@@ -22,10 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from service.generated.penfield.v1 import decoding_pb2 as penfield_dot_v1_dot_decoding__pb2
+from service.generated.penfield.v1 import progress_pb2 as penfield_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpenfield/v1/alignment.proto\x12\x0bpenfield.v1\x1a\x1apenfield/v1/decoding.proto\"\xd3\x01\n\x0cScoreRequest\x12\x15\n\x0b\x66\x65\x61tures_id\x18\x01 \x01(\tH\x00\x12\x17\n\rextractor_uri\x18\x02 \x01(\tH\x00\x12\x16\n\x0crecording_id\x18\x03 \x01(\tH\x01\x12\x11\n\x07rdms_id\x18\x04 \x01(\tH\x01\x12\x12\n\nstimuli_id\x18\x05 \x01(\t\x12\x0e\n\x06layers\x18\x06 \x03(\t\x12\x0e\n\x06metric\x18\x07 \x01(\t\x12\x14\n\x0coptions_json\x18\x08 \x01(\t\x12\x0c\n\x04seed\x18\t \x01(\rB\x07\n\x05modelB\x07\n\x05\x62rain\"Z\n\rScoreResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.penfield.v1.ProgressH\x00\x12\x15\n\x0bresult_json\x18\x02 \x01(\tH\x00\x42\x07\n\x05\x65vent2T\n\x10\x41lignmentService\x12@\n\x05Score\x12\x19.penfield.v1.ScoreRequest\x1a\x1a.penfield.v1.ScoreResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpenfield/v1/alignment.proto\x12\x0bpenfield.v1\x1a\x1apenfield/v1/progress.proto\"\xd3\x01\n\x0cScoreRequest\x12\x15\n\x0b\x66\x65\x61tures_id\x18\x01 \x01(\tH\x00\x12\x17\n\rextractor_uri\x18\x02 \x01(\tH\x00\x12\x16\n\x0crecording_id\x18\x03 \x01(\tH\x01\x12\x11\n\x07rdms_id\x18\x04 \x01(\tH\x01\x12\x12\n\nstimuli_id\x18\x05 \x01(\t\x12\x0e\n\x06layers\x18\x06 \x03(\t\x12\x0e\n\x06metric\x18\x07 \x01(\t\x12\x14\n\x0coptions_json\x18\x08 \x01(\t\x12\x0c\n\x04seed\x18\t \x01(\rB\x07\n\x05modelB\x07\n\x05\x62rain\"Z\n\rScoreResponse\x12)\n\x08progress\x18\x01 \x01(\x0b\x32\x15.penfield.v1.ProgressH\x00\x12\x15\n\x0bresult_json\x18\x02 \x01(\tH\x00\x42\x07\n\x05\x65vent2T\n\x10\x41lignmentService\x12@\n\x05Score\x12\x19.penfield.v1.ScoreRequest\x1a\x1a.penfield.v1.ScoreResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -1,4 +1,4 @@
-from service.generated.penfield.v1 import decoding_pb2 as _decoding_pb2
+from service.generated.penfield.v1 import progress_pb2 as _progress_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -33,6 +33,6 @@ class ScoreResponse(_message.Message):
     __slots__ = ("progress", "result_json")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_JSON_FIELD_NUMBER: _ClassVar[int]
-    progress: _decoding_pb2.Progress
+    progress: _progress_pb2.Progress
     result_json: str
-    def __init__(self, progress: _Optional[_Union[_decoding_pb2.Progress, _Mapping]] = ..., result_json: _Optional[str] = ...) -> None: ...
+    def __init__(self, progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., result_json: _Optional[str] = ...) -> None: ...

@@ -1,5 +1,5 @@
-from service.generated.penfield.v1 import decoding_pb2 as _decoding_pb2
 from service.generated.penfield.v1 import model_pb2 as _model_pb2
+from service.generated.penfield.v1 import progress_pb2 as _progress_pb2
 from service.generated.penfield.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -27,9 +27,9 @@ class ClusterResponse(_message.Message):
     __slots__ = ("progress", "partition")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
-    progress: _decoding_pb2.Progress
+    progress: _progress_pb2.Progress
     partition: Partition
-    def __init__(self, progress: _Optional[_Union[_decoding_pb2.Progress, _Mapping]] = ..., partition: _Optional[_Union[Partition, _Mapping]] = ...) -> None: ...
+    def __init__(self, progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., partition: _Optional[_Union[Partition, _Mapping]] = ...) -> None: ...
 
 class Partition(_message.Message):
     __slots__ = ("assignments", "stimuli", "score", "final")

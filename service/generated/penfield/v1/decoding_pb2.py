@@ -22,21 +22,21 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from service.generated.penfield.v1 import encoding_pb2 as penfield_dot_v1_dot_encoding__pb2
 from service.generated.penfield.v1 import media_pb2 as penfield_dot_v1_dot_media__pb2
 from service.generated.penfield.v1 import model_pb2 as penfield_dot_v1_dot_model__pb2
+from service.generated.penfield.v1 import progress_pb2 as penfield_dot_v1_dot_progress__pb2
 from service.generated.penfield.v1 import tensor_pb2 as penfield_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenfield/v1/decoding.proto\x12\x0bpenfield.v1\x1a\x1apenfield/v1/encoding.proto\x1a\x17penfield/v1/media.proto\x1a\x17penfield/v1/model.proto\x1a\x18penfield/v1/tensor.proto\"\xe9\x01\n\x0e\x44rawingOptions\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x15\n\x08strength\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x15\n\x08guidance\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05steps\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x14\n\x07samples\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x15\n\rpreview_every\x18\x06 \x01(\x05\x12(\n\x06\x66ormat\x18\x07 \x01(\x0e\x32\x18.penfield.v1.ImageFormatB\x0b\n\t_strengthB\x0b\n\t_guidanceB\x08\n\x06_stepsB\n\n\x08_samples\"\xfc\x01\n\rDecodeRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\x12&\n\tresponses\x18\x02 \x01(\x0b\x32\x13.penfield.v1.Tensor\x12\x14\n\x0cstimulus_ids\x18\x03 \x03(\t\x12\x19\n\x11units_fingerprint\x18\x04 \x01(\t\x12*\n\x07outputs\x18\x05 \x03(\x0e\x32\x19.penfield.v1.DecodeOutput\x12,\n\x07\x64rawing\x18\x06 \x01(\x0b\x32\x1b.penfield.v1.DrawingOptions\x12\x0c\n\x04seed\x18\x07 \x01(\r\"\xfa\x01\n\x0e\x44\x65\x63odeResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.DecodeAcceptedH\x00\x12)\n\x08progress\x18\x02 \x01(\x0b\x32\x15.penfield.v1.ProgressH\x00\x12\'\n\x07preview\x18\x03 \x01(\x0b\x32\x14.penfield.v1.PreviewH\x00\x12+\n\x06result\x18\x04 \x01(\x0b\x32\x19.penfield.v1.DecodeResultH\x00\x12-\n\x07summary\x18\x05 \x01(\x0b\x32\x1a.penfield.v1.DecodeSummaryH\x00\x42\x07\n\x05\x65vent\"K\n\x0e\x44\x65\x63odeAccepted\x12\x16\n\x0equeue_position\x18\x01 \x01(\x05\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.penfield.v1.Model\"6\n\x08Progress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04\x64one\x18\x02 \x01(\x03\x12\r\n\x05total\x18\x03 \x01(\x03\"Q\n\x07Preview\x12\x13\n\x0bstimulus_id\x18\x01 \x01(\t\x12\x0e\n\x06sample\x18\x02 \x01(\x05\x12!\n\x05image\x18\x03 \x01(\x0b\x32\x12.penfield.v1.Image\"\xf1\x01\n\x0c\x44\x65\x63odeResult\x12\x13\n\x0bstimulus_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ption\x18\x02 \x01(\t\x12\"\n\x06images\x18\x03 \x03(\x0b\x32\x12.penfield.v1.Image\x12\"\n\x05\x64\x65pth\x18\x04 \x01(\x0b\x32\x13.penfield.v1.Tensor\x12!\n\x05shape\x18\x05 \x01(\x0b\x32\x12.penfield.v1.Shape\x12)\n\x07targets\x18\x06 \x03(\x0b\x32\x18.penfield.v1.NamedTensor\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.penfield.v1.Failure\"{\n\rDecodeSummary\x12\x11\n\tsucceeded\x18\x01 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x05\x12\x15\n\rsettings_json\x18\x03 \x01(\t\x12\x16\n\x0equeued_seconds\x18\x04 \x01(\x01\x12\x18\n\x10\x63omputed_seconds\x18\x05 \x01(\x01*\xae\x01\n\x0c\x44\x65\x63odeOutput\x12\x1d\n\x19\x44\x45\x43ODE_OUTPUT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45\x43ODE_OUTPUT_CAPTION\x10\x01\x12\x17\n\x13\x44\x45\x43ODE_OUTPUT_IMAGE\x10\x02\x12\x17\n\x13\x44\x45\x43ODE_OUTPUT_DEPTH\x10\x03\x12\x17\n\x13\x44\x45\x43ODE_OUTPUT_SHAPE\x10\x04\x12\x19\n\x15\x44\x45\x43ODE_OUTPUT_TARGETS\x10\x05\x32V\n\x0f\x44\x65\x63odingService\x12\x43\n\x06\x44\x65\x63ode\x12\x1a.penfield.v1.DecodeRequest\x1a\x1b.penfield.v1.DecodeResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenfield/v1/decoding.proto\x12\x0bpenfield.v1\x1a\x17penfield/v1/media.proto\x1a\x17penfield/v1/model.proto\x1a\x1apenfield/v1/progress.proto\x1a\x18penfield/v1/tensor.proto\"\xe9\x01\n\x0e\x44rawingOptions\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x15\n\x08strength\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\x15\n\x08guidance\x18\x03 \x01(\x02H\x01\x88\x01\x01\x12\x12\n\x05steps\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x14\n\x07samples\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x15\n\rpreview_every\x18\x06 \x01(\x05\x12(\n\x06\x66ormat\x18\x07 \x01(\x0e\x32\x18.penfield.v1.ImageFormatB\x0b\n\t_strengthB\x0b\n\t_guidanceB\x08\n\x06_stepsB\n\n\x08_samples\"\xfc\x01\n\rDecodeRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\x12&\n\tresponses\x18\x02 \x01(\x0b\x32\x13.penfield.v1.Tensor\x12\x14\n\x0cstimulus_ids\x18\x03 \x03(\t\x12\x19\n\x11units_fingerprint\x18\x04 \x01(\t\x12*\n\x07outputs\x18\x05 \x03(\x0e\x32\x19.penfield.v1.DecodeOutput\x12,\n\x07\x64rawing\x18\x06 \x01(\x0b\x32\x1b.penfield.v1.DrawingOptions\x12\x0c\n\x04seed\x18\x07 \x01(\r\"\xfa\x01\n\x0e\x44\x65\x63odeResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.DecodeAcceptedH\x00\x12)\n\x08progress\x18\x02 \x01(\x0b\x32\x15.penfield.v1.ProgressH\x00\x12\'\n\x07preview\x18\x03 \x01(\x0b\x32\x14.penfield.v1.PreviewH\x00\x12+\n\x06result\x18\x04 \x01(\x0b\x32\x19.penfield.v1.DecodeResultH\x00\x12-\n\x07summary\x18\x05 \x01(\x0b\x32\x1a.penfield.v1.DecodeSummaryH\x00\x42\x07\n\x05\x65vent\"K\n\x0e\x44\x65\x63odeAccepted\x12\x16\n\x0equeue_position\x18\x01 \x01(\x05\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.penfield.v1.Model\"Q\n\x07Preview\x12\x13\n\x0bstimulus_id\x18\x01 \x01(\t\x12\x0e\n\x06sample\x18\x02 \x01(\x05\x12!\n\x05image\x18\x03 \x01(\x0b\x32\x12.penfield.v1.Image\"\xf1\x01\n\x0c\x44\x65\x63odeResult\x12\x13\n\x0bstimulus_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61ption\x18\x02 \x01(\t\x12\"\n\x06images\x18\x03 \x03(\x0b\x32\x12.penfield.v1.Image\x12\"\n\x05\x64\x65pth\x18\x04 \x01(\x0b\x32\x13.penfield.v1.Tensor\x12!\n\x05shape\x18\x05 \x01(\x0b\x32\x12.penfield.v1.Shape\x12)\n\x07targets\x18\x06 \x03(\x0b\x32\x18.penfield.v1.NamedTensor\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.penfield.v1.Failure\"{\n\rDecodeSummary\x12\x11\n\tsucceeded\x18\x01 \x01(\x05\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x05\x12\x15\n\rsettings_json\x18\x03 \x01(\t\x12\x16\n\x0equeued_seconds\x18\x04 \x01(\x01\x12\x18\n\x10\x63omputed_seconds\x18\x05 \x01(\x01*\xae\x01\n\x0c\x44\x65\x63odeOutput\x12\x1d\n\x19\x44\x45\x43ODE_OUTPUT_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44\x45\x43ODE_OUTPUT_CAPTION\x10\x01\x12\x17\n\x13\x44\x45\x43ODE_OUTPUT_IMAGE\x10\x02\x12\x17\n\x13\x44\x45\x43ODE_OUTPUT_DEPTH\x10\x03\x12\x17\n\x13\x44\x45\x43ODE_OUTPUT_SHAPE\x10\x04\x12\x19\n\x15\x44\x45\x43ODE_OUTPUT_TARGETS\x10\x05\x32V\n\x0f\x44\x65\x63odingService\x12\x43\n\x06\x44\x65\x63ode\x12\x1a.penfield.v1.DecodeRequest\x1a\x1b.penfield.v1.DecodeResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penfield.v1.decoding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECODEOUTPUT']._serialized_start=1477
-  _globals['_DECODEOUTPUT']._serialized_end=1651
+  _globals['_DECODEOUTPUT']._serialized_start=1421
+  _globals['_DECODEOUTPUT']._serialized_end=1595
   _globals['_DRAWINGOPTIONS']._serialized_start=148
   _globals['_DRAWINGOPTIONS']._serialized_end=381
   _globals['_DECODEREQUEST']._serialized_start=384
@@ -45,14 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECODERESPONSE']._serialized_end=889
   _globals['_DECODEACCEPTED']._serialized_start=891
   _globals['_DECODEACCEPTED']._serialized_end=966
-  _globals['_PROGRESS']._serialized_start=968
-  _globals['_PROGRESS']._serialized_end=1022
-  _globals['_PREVIEW']._serialized_start=1024
-  _globals['_PREVIEW']._serialized_end=1105
-  _globals['_DECODERESULT']._serialized_start=1108
-  _globals['_DECODERESULT']._serialized_end=1349
-  _globals['_DECODESUMMARY']._serialized_start=1351
-  _globals['_DECODESUMMARY']._serialized_end=1474
-  _globals['_DECODINGSERVICE']._serialized_start=1653
-  _globals['_DECODINGSERVICE']._serialized_end=1739
+  _globals['_PREVIEW']._serialized_start=968
+  _globals['_PREVIEW']._serialized_end=1049
+  _globals['_DECODERESULT']._serialized_start=1052
+  _globals['_DECODERESULT']._serialized_end=1293
+  _globals['_DECODESUMMARY']._serialized_start=1295
+  _globals['_DECODESUMMARY']._serialized_end=1418
+  _globals['_DECODINGSERVICE']._serialized_start=1597
+  _globals['_DECODINGSERVICE']._serialized_end=1683
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,6 @@
-from service.generated.penfield.v1 import encoding_pb2 as _encoding_pb2
 from service.generated.penfield.v1 import media_pb2 as _media_pb2
 from service.generated.penfield.v1 import model_pb2 as _model_pb2
+from service.generated.penfield.v1 import progress_pb2 as _progress_pb2
 from service.generated.penfield.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -70,11 +70,11 @@ class DecodeResponse(_message.Message):
     RESULT_FIELD_NUMBER: _ClassVar[int]
     SUMMARY_FIELD_NUMBER: _ClassVar[int]
     accepted: DecodeAccepted
-    progress: Progress
+    progress: _progress_pb2.Progress
     preview: Preview
     result: DecodeResult
     summary: DecodeSummary
-    def __init__(self, accepted: _Optional[_Union[DecodeAccepted, _Mapping]] = ..., progress: _Optional[_Union[Progress, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., result: _Optional[_Union[DecodeResult, _Mapping]] = ..., summary: _Optional[_Union[DecodeSummary, _Mapping]] = ...) -> None: ...
+    def __init__(self, accepted: _Optional[_Union[DecodeAccepted, _Mapping]] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., preview: _Optional[_Union[Preview, _Mapping]] = ..., result: _Optional[_Union[DecodeResult, _Mapping]] = ..., summary: _Optional[_Union[DecodeSummary, _Mapping]] = ...) -> None: ...
 
 class DecodeAccepted(_message.Message):
     __slots__ = ("queue_position", "model")
@@ -83,16 +83,6 @@ class DecodeAccepted(_message.Message):
     queue_position: int
     model: _model_pb2.Model
     def __init__(self, queue_position: _Optional[int] = ..., model: _Optional[_Union[_model_pb2.Model, _Mapping]] = ...) -> None: ...
-
-class Progress(_message.Message):
-    __slots__ = ("stage", "done", "total")
-    STAGE_FIELD_NUMBER: _ClassVar[int]
-    DONE_FIELD_NUMBER: _ClassVar[int]
-    TOTAL_FIELD_NUMBER: _ClassVar[int]
-    stage: str
-    done: int
-    total: int
-    def __init__(self, stage: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ...) -> None: ...
 
 class Preview(_message.Message):
     __slots__ = ("stimulus_id", "sample", "image")
@@ -119,8 +109,8 @@ class DecodeResult(_message.Message):
     depth: _tensor_pb2.Tensor
     shape: _media_pb2.Shape
     targets: _containers.RepeatedCompositeFieldContainer[_tensor_pb2.NamedTensor]
-    failure: _encoding_pb2.Failure
-    def __init__(self, stimulus_id: _Optional[str] = ..., caption: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_media_pb2.Image, _Mapping]]] = ..., depth: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., shape: _Optional[_Union[_media_pb2.Shape, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[_tensor_pb2.NamedTensor, _Mapping]]] = ..., failure: _Optional[_Union[_encoding_pb2.Failure, _Mapping]] = ...) -> None: ...
+    failure: _progress_pb2.Failure
+    def __init__(self, stimulus_id: _Optional[str] = ..., caption: _Optional[str] = ..., images: _Optional[_Iterable[_Union[_media_pb2.Image, _Mapping]]] = ..., depth: _Optional[_Union[_tensor_pb2.Tensor, _Mapping]] = ..., shape: _Optional[_Union[_media_pb2.Shape, _Mapping]] = ..., targets: _Optional[_Iterable[_Union[_tensor_pb2.NamedTensor, _Mapping]]] = ..., failure: _Optional[_Union[_progress_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class DecodeSummary(_message.Message):
     __slots__ = ("succeeded", "failed", "settings_json", "queued_seconds", "computed_seconds")

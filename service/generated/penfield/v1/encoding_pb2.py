@@ -24,32 +24,31 @@ _sym_db = _symbol_database.Default()
 
 from service.generated.penfield.v1 import media_pb2 as penfield_dot_v1_dot_media__pb2
 from service.generated.penfield.v1 import model_pb2 as penfield_dot_v1_dot_model__pb2
+from service.generated.penfield.v1 import progress_pb2 as penfield_dot_v1_dot_progress__pb2
 from service.generated.penfield.v1 import tensor_pb2 as penfield_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenfield/v1/encoding.proto\x12\x0bpenfield.v1\x1a\x17penfield/v1/media.proto\x1a\x17penfield/v1/model.proto\x1a\x18penfield/v1/tensor.proto\"M\n\x0b\x46\x65\x61tureRows\x12(\n\x06spaces\x18\x01 \x03(\x0b\x32\x18.penfield.v1.NamedTensor\x12\x14\n\x0c\x66ingerprints\x18\x02 \x03(\t\",\n\x06Images\x12\"\n\x06images\x18\x01 \x03(\x0b\x32\x12.penfield.v1.Image\")\n\x05\x43lips\x12 \n\x05\x63lips\x18\x01 \x03(\x0b\x32\x11.penfield.v1.Clip\"\xce\x01\n\rEncodeRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x13.penfield.v1.ImagesH\x00\x12#\n\x05\x63lips\x18\x03 \x01(\x0b\x32\x12.penfield.v1.ClipsH\x00\x12,\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x18.penfield.v1.FeatureRowsH\x00\x12\x0c\n\x04rois\x18\x05 \x03(\tB\t\n\x07stimuli\"\x88\x01\n\x0e\x45ncodeResponse\x12&\n\tresponses\x18\x01 \x01(\x0b\x32\x13.penfield.v1.Tensor\x12+\n\x05units\x18\x02 \x01(\x0b\x32\x1c.penfield.v1.UnitCoordinates\x12!\n\x05model\x18\x03 \x01(\x0b\x32\x12.penfield.v1.Model\"B\n\x13\x45ncodeStreamRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.penfield.v1.EncodeRequest\"\x8a\x01\n\x14\x45ncodeStreamResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.penfield.v1.EncodeResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.penfield.v1.FailureH\x00\x42\x08\n\x06result\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t2\xad\x01\n\x0f\x45ncodingService\x12\x41\n\x06\x45ncode\x12\x1a.penfield.v1.EncodeRequest\x1a\x1b.penfield.v1.EncodeResponse\x12W\n\x0c\x45ncodeStream\x12 .penfield.v1.EncodeStreamRequest\x1a!.penfield.v1.EncodeStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apenfield/v1/encoding.proto\x12\x0bpenfield.v1\x1a\x17penfield/v1/media.proto\x1a\x17penfield/v1/model.proto\x1a\x1apenfield/v1/progress.proto\x1a\x18penfield/v1/tensor.proto\"M\n\x0b\x46\x65\x61tureRows\x12(\n\x06spaces\x18\x01 \x03(\x0b\x32\x18.penfield.v1.NamedTensor\x12\x14\n\x0c\x66ingerprints\x18\x02 \x03(\t\",\n\x06Images\x12\"\n\x06images\x18\x01 \x03(\x0b\x32\x12.penfield.v1.Image\")\n\x05\x43lips\x12 \n\x05\x63lips\x18\x01 \x03(\x0b\x32\x11.penfield.v1.Clip\"\xce\x01\n\rEncodeRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\x12%\n\x06images\x18\x02 \x01(\x0b\x32\x13.penfield.v1.ImagesH\x00\x12#\n\x05\x63lips\x18\x03 \x01(\x0b\x32\x12.penfield.v1.ClipsH\x00\x12,\n\x08\x66\x65\x61tures\x18\x04 \x01(\x0b\x32\x18.penfield.v1.FeatureRowsH\x00\x12\x0c\n\x04rois\x18\x05 \x03(\tB\t\n\x07stimuli\"\x88\x01\n\x0e\x45ncodeResponse\x12&\n\tresponses\x18\x01 \x01(\x0b\x32\x13.penfield.v1.Tensor\x12+\n\x05units\x18\x02 \x01(\x0b\x32\x1c.penfield.v1.UnitCoordinates\x12!\n\x05model\x18\x03 \x01(\x0b\x32\x12.penfield.v1.Model\"B\n\x13\x45ncodeStreamRequest\x12+\n\x07request\x18\x01 \x01(\x0b\x32\x1a.penfield.v1.EncodeRequest\"\x8a\x01\n\x14\x45ncodeStreamResponse\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12/\n\x08response\x18\x02 \x01(\x0b\x32\x1b.penfield.v1.EncodeResponseH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.penfield.v1.FailureH\x00\x42\x08\n\x06result2\xad\x01\n\x0f\x45ncodingService\x12\x41\n\x06\x45ncode\x12\x1a.penfield.v1.EncodeRequest\x1a\x1b.penfield.v1.EncodeResponse\x12W\n\x0c\x45ncodeStream\x12 .penfield.v1.EncodeStreamRequest\x1a!.penfield.v1.EncodeStreamResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penfield.v1.encoding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FEATUREROWS']._serialized_start=119
-  _globals['_FEATUREROWS']._serialized_end=196
-  _globals['_IMAGES']._serialized_start=198
-  _globals['_IMAGES']._serialized_end=242
-  _globals['_CLIPS']._serialized_start=244
-  _globals['_CLIPS']._serialized_end=285
-  _globals['_ENCODEREQUEST']._serialized_start=288
-  _globals['_ENCODEREQUEST']._serialized_end=494
-  _globals['_ENCODERESPONSE']._serialized_start=497
-  _globals['_ENCODERESPONSE']._serialized_end=633
-  _globals['_ENCODESTREAMREQUEST']._serialized_start=635
-  _globals['_ENCODESTREAMREQUEST']._serialized_end=701
-  _globals['_ENCODESTREAMRESPONSE']._serialized_start=704
-  _globals['_ENCODESTREAMRESPONSE']._serialized_end=842
-  _globals['_FAILURE']._serialized_start=844
-  _globals['_FAILURE']._serialized_end=884
-  _globals['_ENCODINGSERVICE']._serialized_start=887
-  _globals['_ENCODINGSERVICE']._serialized_end=1060
+  _globals['_FEATUREROWS']._serialized_start=147
+  _globals['_FEATUREROWS']._serialized_end=224
+  _globals['_IMAGES']._serialized_start=226
+  _globals['_IMAGES']._serialized_end=270
+  _globals['_CLIPS']._serialized_start=272
+  _globals['_CLIPS']._serialized_end=313
+  _globals['_ENCODEREQUEST']._serialized_start=316
+  _globals['_ENCODEREQUEST']._serialized_end=522
+  _globals['_ENCODERESPONSE']._serialized_start=525
+  _globals['_ENCODERESPONSE']._serialized_end=661
+  _globals['_ENCODESTREAMREQUEST']._serialized_start=663
+  _globals['_ENCODESTREAMREQUEST']._serialized_end=729
+  _globals['_ENCODESTREAMRESPONSE']._serialized_start=732
+  _globals['_ENCODESTREAMRESPONSE']._serialized_end=870
+  _globals['_ENCODINGSERVICE']._serialized_start=873
+  _globals['_ENCODINGSERVICE']._serialized_end=1046
 # @@protoc_insertion_point(module_scope)

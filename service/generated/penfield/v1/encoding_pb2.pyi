@@ -1,5 +1,6 @@
 from service.generated.penfield.v1 import media_pb2 as _media_pb2
 from service.generated.penfield.v1 import model_pb2 as _model_pb2
+from service.generated.penfield.v1 import progress_pb2 as _progress_pb2
 from service.generated.penfield.v1 import tensor_pb2 as _tensor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -66,13 +67,5 @@ class EncodeStreamResponse(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     number: int
     response: EncodeResponse
-    failure: Failure
-    def __init__(self, number: _Optional[int] = ..., response: _Optional[_Union[EncodeResponse, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ...) -> None: ...
-
-class Failure(_message.Message):
-    __slots__ = ("code", "message")
-    CODE_FIELD_NUMBER: _ClassVar[int]
-    MESSAGE_FIELD_NUMBER: _ClassVar[int]
-    code: int
-    message: str
-    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    failure: _progress_pb2.Failure
+    def __init__(self, number: _Optional[int] = ..., response: _Optional[_Union[EncodeResponse, _Mapping]] = ..., failure: _Optional[_Union[_progress_pb2.Failure, _Mapping]] = ...) -> None: ...

@@ -25,49 +25,48 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from service.generated.penfield.v1 import data_pb2 as penfield_dot_v1_dot_data__pb2
-from service.generated.penfield.v1 import decoding_pb2 as penfield_dot_v1_dot_decoding__pb2
-from service.generated.penfield.v1 import encoding_pb2 as penfield_dot_v1_dot_encoding__pb2
+from service.generated.penfield.v1 import progress_pb2 as penfield_dot_v1_dot_progress__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15penfield/v1/job.proto\x12\x0bpenfield.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16penfield/v1/data.proto\x1a\x1apenfield/v1/decoding.proto\x1a\x1apenfield/v1/encoding.proto\"F\n\nJobRequest\x12\x0c\n\x04verb\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xef\x02\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.penfield.v1.JobRequest\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.penfield.v1.JobState\x12%\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.penfield.v1.Failure\x12\'\n\x08progress\x18\x05 \x01(\x0b\x32\x15.penfield.v1.Progress\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12+\n\x07\x63reated\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05terms\x18\n \x01(\x0b\x32\x16.penfield.v1.DataTerms\"I\n\x10SubmitJobRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.penfield.v1.JobRequest\x12\x0b\n\x03key\x18\x02 \x01(\t\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.penfield.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.penfield.v1.Job\"\x11\n\x0fListJobsRequest\"2\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.penfield.v1.Job\"4\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\"C\n\x10WatchJobResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1d\n\x03job\x18\x02 \x01(\x0b\x32\x10.penfield.v1.Job\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.penfield.v1.Job\"\x1d\n\x0f\x46\x65tchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"s\n\x10\x46\x65tchJobResponse\x12\x15\n\x0b\x61nswer_json\x18\x01 \x01(\tH\x00\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1a.penfield.v1.ArchiveHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\t\n\x07message\"-\n\rArchiveHeader\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t*\xb0\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x14\n\x10JOB_STATE_PAUSED\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x32\xc6\x03\n\nJobService\x12J\n\tSubmitJob\x12\x1d.penfield.v1.SubmitJobRequest\x1a\x1e.penfield.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.penfield.v1.GetJobRequest\x1a\x1b.penfield.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.penfield.v1.ListJobsRequest\x1a\x1d.penfield.v1.ListJobsResponse\x12I\n\x08WatchJob\x12\x1c.penfield.v1.WatchJobRequest\x1a\x1d.penfield.v1.WatchJobResponse0\x01\x12J\n\tCancelJob\x12\x1d.penfield.v1.CancelJobRequest\x1a\x1e.penfield.v1.CancelJobResponse\x12I\n\x08\x46\x65tchJob\x12\x1c.penfield.v1.FetchJobRequest\x1a\x1d.penfield.v1.FetchJobResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15penfield/v1/job.proto\x12\x0bpenfield.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16penfield/v1/data.proto\x1a\x1apenfield/v1/progress.proto\"F\n\nJobRequest\x12\x0c\n\x04verb\x18\x01 \x01(\t\x12*\n\targuments\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xef\x02\n\x03Job\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x07request\x18\x02 \x01(\x0b\x32\x17.penfield.v1.JobRequest\x12$\n\x05state\x18\x03 \x01(\x0e\x32\x15.penfield.v1.JobState\x12%\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.penfield.v1.Failure\x12\'\n\x08progress\x18\x05 \x01(\x0b\x32\x15.penfield.v1.Progress\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12+\n\x07\x63reated\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x05terms\x18\n \x01(\x0b\x32\x16.penfield.v1.DataTerms\"I\n\x10SubmitJobRequest\x12(\n\x07request\x18\x01 \x01(\x0b\x32\x17.penfield.v1.JobRequest\x12\x0b\n\x03key\x18\x02 \x01(\t\"2\n\x11SubmitJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.penfield.v1.Job\"\x1b\n\rGetJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.penfield.v1.Job\"\x11\n\x0fListJobsRequest\"2\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.penfield.v1.Job\"4\n\x0fWatchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\"C\n\x10WatchJobResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x1d\n\x03job\x18\x02 \x01(\x0b\x32\x10.penfield.v1.Job\"\x1e\n\x10\x43\x61ncelJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"2\n\x11\x43\x61ncelJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.penfield.v1.Job\"\x1d\n\x0f\x46\x65tchJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\"s\n\x10\x46\x65tchJobResponse\x12\x15\n\x0b\x61nswer_json\x18\x01 \x01(\tH\x00\x12,\n\x06header\x18\x02 \x01(\x0b\x32\x1a.penfield.v1.ArchiveHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x03 \x01(\x0cH\x00\x42\t\n\x07message\"-\n\rArchiveHeader\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0e\n\x06sha256\x18\x02 \x01(\t*\xb0\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10JOB_STATE_QUEUED\x10\x01\x12\x15\n\x11JOB_STATE_RUNNING\x10\x02\x12\x14\n\x10JOB_STATE_PAUSED\x10\x03\x12\x17\n\x13JOB_STATE_SUCCEEDED\x10\x04\x12\x14\n\x10JOB_STATE_FAILED\x10\x05\x12\x17\n\x13JOB_STATE_CANCELLED\x10\x06\x32\xc6\x03\n\nJobService\x12J\n\tSubmitJob\x12\x1d.penfield.v1.SubmitJobRequest\x1a\x1e.penfield.v1.SubmitJobResponse\x12\x41\n\x06GetJob\x12\x1a.penfield.v1.GetJobRequest\x1a\x1b.penfield.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.penfield.v1.ListJobsRequest\x1a\x1d.penfield.v1.ListJobsResponse\x12I\n\x08WatchJob\x12\x1c.penfield.v1.WatchJobRequest\x1a\x1d.penfield.v1.WatchJobResponse0\x01\x12J\n\tCancelJob\x12\x1d.penfield.v1.CancelJobRequest\x1a\x1e.penfield.v1.CancelJobResponse\x12I\n\x08\x46\x65tchJob\x12\x1c.penfield.v1.FetchJobRequest\x1a\x1d.penfield.v1.FetchJobResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penfield.v1.job_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=1302
-  _globals['_JOBSTATE']._serialized_end=1478
-  _globals['_JOBREQUEST']._serialized_start=181
-  _globals['_JOBREQUEST']._serialized_end=251
-  _globals['_JOB']._serialized_start=254
-  _globals['_JOB']._serialized_end=621
-  _globals['_SUBMITJOBREQUEST']._serialized_start=623
-  _globals['_SUBMITJOBREQUEST']._serialized_end=696
-  _globals['_SUBMITJOBRESPONSE']._serialized_start=698
-  _globals['_SUBMITJOBRESPONSE']._serialized_end=748
-  _globals['_GETJOBREQUEST']._serialized_start=750
-  _globals['_GETJOBREQUEST']._serialized_end=777
-  _globals['_GETJOBRESPONSE']._serialized_start=779
-  _globals['_GETJOBRESPONSE']._serialized_end=826
-  _globals['_LISTJOBSREQUEST']._serialized_start=828
-  _globals['_LISTJOBSREQUEST']._serialized_end=845
-  _globals['_LISTJOBSRESPONSE']._serialized_start=847
-  _globals['_LISTJOBSRESPONSE']._serialized_end=897
-  _globals['_WATCHJOBREQUEST']._serialized_start=899
-  _globals['_WATCHJOBREQUEST']._serialized_end=951
-  _globals['_WATCHJOBRESPONSE']._serialized_start=953
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1020
-  _globals['_CANCELJOBREQUEST']._serialized_start=1022
-  _globals['_CANCELJOBREQUEST']._serialized_end=1052
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1054
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1104
-  _globals['_FETCHJOBREQUEST']._serialized_start=1106
-  _globals['_FETCHJOBREQUEST']._serialized_end=1135
-  _globals['_FETCHJOBRESPONSE']._serialized_start=1137
-  _globals['_FETCHJOBRESPONSE']._serialized_end=1252
-  _globals['_ARCHIVEHEADER']._serialized_start=1254
-  _globals['_ARCHIVEHEADER']._serialized_end=1299
-  _globals['_JOBSERVICE']._serialized_start=1481
-  _globals['_JOBSERVICE']._serialized_end=1935
+  _globals['_JOBSTATE']._serialized_start=1274
+  _globals['_JOBSTATE']._serialized_end=1450
+  _globals['_JOBREQUEST']._serialized_start=153
+  _globals['_JOBREQUEST']._serialized_end=223
+  _globals['_JOB']._serialized_start=226
+  _globals['_JOB']._serialized_end=593
+  _globals['_SUBMITJOBREQUEST']._serialized_start=595
+  _globals['_SUBMITJOBREQUEST']._serialized_end=668
+  _globals['_SUBMITJOBRESPONSE']._serialized_start=670
+  _globals['_SUBMITJOBRESPONSE']._serialized_end=720
+  _globals['_GETJOBREQUEST']._serialized_start=722
+  _globals['_GETJOBREQUEST']._serialized_end=749
+  _globals['_GETJOBRESPONSE']._serialized_start=751
+  _globals['_GETJOBRESPONSE']._serialized_end=798
+  _globals['_LISTJOBSREQUEST']._serialized_start=800
+  _globals['_LISTJOBSREQUEST']._serialized_end=817
+  _globals['_LISTJOBSRESPONSE']._serialized_start=819
+  _globals['_LISTJOBSRESPONSE']._serialized_end=869
+  _globals['_WATCHJOBREQUEST']._serialized_start=871
+  _globals['_WATCHJOBREQUEST']._serialized_end=923
+  _globals['_WATCHJOBRESPONSE']._serialized_start=925
+  _globals['_WATCHJOBRESPONSE']._serialized_end=992
+  _globals['_CANCELJOBREQUEST']._serialized_start=994
+  _globals['_CANCELJOBREQUEST']._serialized_end=1024
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1026
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1076
+  _globals['_FETCHJOBREQUEST']._serialized_start=1078
+  _globals['_FETCHJOBREQUEST']._serialized_end=1107
+  _globals['_FETCHJOBRESPONSE']._serialized_start=1109
+  _globals['_FETCHJOBRESPONSE']._serialized_end=1224
+  _globals['_ARCHIVEHEADER']._serialized_start=1226
+  _globals['_ARCHIVEHEADER']._serialized_end=1271
+  _globals['_JOBSERVICE']._serialized_start=1453
+  _globals['_JOBSERVICE']._serialized_end=1907
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,7 @@ import datetime
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from service.generated.penfield.v1 import data_pb2 as _data_pb2
-from service.generated.penfield.v1 import decoding_pb2 as _decoding_pb2
-from service.generated.penfield.v1 import encoding_pb2 as _encoding_pb2
+from service.generated.penfield.v1 import progress_pb2 as _progress_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -54,14 +53,14 @@ class Job(_message.Message):
     id: str
     request: JobRequest
     state: JobState
-    failure: _encoding_pb2.Failure
-    progress: _decoding_pb2.Progress
+    failure: _progress_pb2.Failure
+    progress: _progress_pb2.Progress
     attempts: int
     created: _timestamp_pb2.Timestamp
     ended: _timestamp_pb2.Timestamp
     expires: _timestamp_pb2.Timestamp
     terms: _data_pb2.DataTerms
-    def __init__(self, id: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., failure: _Optional[_Union[_encoding_pb2.Failure, _Mapping]] = ..., progress: _Optional[_Union[_decoding_pb2.Progress, _Mapping]] = ..., attempts: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., terms: _Optional[_Union[_data_pb2.DataTerms, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., request: _Optional[_Union[JobRequest, _Mapping]] = ..., state: _Optional[_Union[JobState, str]] = ..., failure: _Optional[_Union[_progress_pb2.Failure, _Mapping]] = ..., progress: _Optional[_Union[_progress_pb2.Progress, _Mapping]] = ..., attempts: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., terms: _Optional[_Union[_data_pb2.DataTerms, _Mapping]] = ...) -> None: ...
 
 class SubmitJobRequest(_message.Message):
     __slots__ = ("request", "key")
