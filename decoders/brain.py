@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from recordings.events import Event, OnEvent, Stop
 from .drift import DriftReport, ResponseMoments, drifted, measure_shift
 from .latent import LatentDecoder
 from .recalibration import compare
+from .selection import constants_told_once
 
 TARGETS = "targets"
 
@@ -87,14 +89,16 @@ class BrainDecoder(Artifact):
         ------
         UnknownNameError : a target without features or without regions, or a region that the recording does not have.
         EmptyROIError : a region without neuroids. Others : see `LatentDecoder.fit`.
+
+        Warns
+        -----
+        ConstantNeuroidWarning : neuroids of any target that do not vary, once for all targets.
         """
         self._check_targets(targets)
         parts = self._parts(recording)
-        fitted = {}
-        for target, part in parts.items():
-            watched: dict[str, Any] = {"on_event": _named(on_event, target), "stop": stop}
-            fitted[target] = self._new().fit(part, targets[target], **watched)
-        self.decoders_, self.recording_ = fitted, recording_fields(recording)
+        with constants_told_once(self._regions(recording)):
+            fits = {t: self._new().fit(part, targets[t], **_watched(t, on_event, stop)) for t, part in parts.items()}
+        self.decoders_, self.recording_ = fits, recording_fields(recording)
         return self
 
     def partial_fit(
@@ -107,12 +111,11 @@ class BrainDecoder(Artifact):
     ) -> Self:
         """Recalibrate every target's decoder to a new day by a few of its stimuli; see `LatentDecoder.partial_fit`."""
         self._check_targets(targets)
-        moved = {}
-        for target, part in self._fitted_parts(recording).items():
-            watched: dict[str, Any] = {"on_event": _named(on_event, target), "stop": stop}
-            moved[target] = copy.copy(self.decoders_[target]).partial_fit(part, targets[target], **watched)
         # All or none: stopped in between, targets would stand on different days.
-        self.decoders_ = moved
+        self.decoders_ = {
+            t: copy.copy(self.decoders_[t]).partial_fit(part, targets[t], **_watched(t, on_event, stop))
+            for t, part in self._fitted_parts(recording).items()
+        }
         return self
 
     def cross_predict(
@@ -130,11 +133,11 @@ class BrainDecoder(Artifact):
         for all targets. A fit that was made before stays as it is.
         """
         self._check_targets(targets)
-        decoded = {}
-        for target, part in self._parts(recording).items():
-            watched: dict[str, Any] = {"on_event": _named(on_event, target), "stop": stop}
-            values = self._new().cross_predict(part, targets[target], folds, **watched)
-            decoded[target] = values.reshape(len(values), *targets[target].shape[1:])
+        new, decoded = self._new(), {}
+        with constants_told_once(self._regions(recording)):
+            for target, part in self._parts(recording).items():
+                values = new.cross_predict(part, targets[target], folds, **_watched(target, on_event, stop))
+                decoded[target] = values.reshape(len(values), *targets[target].shape[1:])
         return decoded
 
     # Use ---------------------------------------------------------------------------------------------------------
@@ -153,7 +156,7 @@ class BrainDecoder(Artifact):
         decoded = {}
         for target, part in self._fitted_parts(recording).items():
             decoder = self.decoders_[target]
-            values = decoder.predict(part, on_event=_named(on_event, target), stop=stop)
+            values = decoder.predict(part, **_watched(target, on_event, stop))
             decoded[target] = values.reshape(len(values), *decoder.feature_shape_)
         return decoded
 
@@ -198,8 +201,7 @@ class BrainDecoder(Artifact):
                     folds,
                     mean=decoder.feature_mean_,
                     scale=decoder.feature_scale_,
-                    on_event=_named(on_event, target),
-                    stop=stop,
+                    **_watched(target, on_event, stop),
                 )
         offset, gain, flagged = (np.array(column) for column in zip(*found.values(), strict=True))
         ids = np.array(list(found), object)
@@ -215,6 +217,11 @@ class BrainDecoder(Artifact):
 
     def _parts(self, recording: Recording) -> dict[str, Recording]:
         return {t: recording if names is None else recording.roi(*names) for t, names in self.rois.items()}
+
+    def _regions(self, recording: Recording) -> Recording:
+        """The neuroids that any target is decoded from."""
+        regions = [names for names in self.rois.values() if names is not None]
+        return recording if len(regions) < len(self.rois) else recording.roi(*chain(*regions))
 
     def _fitted_parts(self, recording: Recording) -> dict[str, Recording]:
         self._check_fitted()
@@ -256,8 +263,11 @@ class BrainDecoder(Artifact):
         return "\n".join(rows)
 
 
-def _named(on_event: OnEvent | None, target: str) -> Callable[[Event], None] | None:
-    """Events that say which target they are of."""
-    if on_event is None:
-        return None
-    return lambda event: on_event(Event(f"{target}: {event.stage}", event.done, event.total, event.payload))
+def _watched(target: str, on_event: OnEvent | None, stop: Stop | None) -> dict[str, Any]:
+    """`on_event` and `stop` of one target, whose events say that they are of it."""
+
+    def tell(event: Event) -> None:
+        if on_event is not None:
+            on_event(Event(f"{target}: {event.stage}", event.done, event.total, event.payload))
+
+    return {"on_event": tell, "stop": stop}

@@ -9,9 +9,9 @@ import numpy as np
 
 from encoders import Features
 from recordings import Artifact, Recording
-from recordings.artifacts import check_neuroids, recording_fields
+from recordings.artifacts import check_neuroids
 from recordings.ceilings import MINIMUM_CEILING
-from recordings.errors import ArtifactError, InputError, LeakageError, NotFiniteError, RepetitionError
+from recordings.errors import ArtifactError, InputError, NotFiniteError
 from recordings.events import OnEvent, Stop, report
 
 from .calibration import OutOfFold, Spread, decode_out_of_fold, fit_confidence, measure_spread, rescale
@@ -21,7 +21,8 @@ from .identification import Identification, identify
 from .latent_map import LatentMap, Targets, fit_map
 from .recalibration import recalibrate
 from .retrieval import Retrieval, retrieve
-from .selection import reliable_neuroids
+from .selection import select_neuroids, warn_of_constants
+from .training_record import RECORD, add_stimuli, check_features, check_unseen, training_record
 
 DEFAULT_ALPHAS = tuple(np.logspace(0, 6, 13).tolist())
 _PARAMETERS = (
@@ -115,8 +116,12 @@ class LatentDecoder(Artifact):
         MismatchedIdsError : a stimulus without features. NotFiniteError : NaN or infinity on either side.
         RepetitionError : no repetitions to choose neuroids by, none reliable, or too few stimuli.
         InputError : `rescale` without calibration folds, or components of features that do not vary.
+
+        Warns
+        -----
+        ConstantNeuroidWarning : neuroids that do not vary over the presentations, which are left out.
         """
-        self._check_options(recording)
+        self._check_training(recording)
         if self.rescale and not self.calibration_folds:
             raise InputError("rescale learns its gain in calibration folds", remedy="Give 2 calibration_folds or more")
         targets = Targets.of(features, recording, self.components, on_event, stop)
@@ -133,12 +138,7 @@ class LatentDecoder(Artifact):
             gains = spread.by_fold if self.rescale else None
             self.temperature_, self.cv_accuracy_, self.cv_chance_ = fit_confidence(out, targets.values, gains)
         self.response_moments_ = ResponseMoments.of(recording.take(neuroid=self.neuroids_))
-        self.training_ = {
-            **recording_fields(recording),
-            "feature_fingerprint": features.fingerprint(),
-            "features": {name: str(value) for name, value in features.attrs.items() if value is not None},
-            "stimulus_ids": sorted(targets.stimulus_ids),
-        }
+        self.training_ = training_record(recording, features, targets.stimulus_ids)
         return self
 
     def partial_fit(
@@ -158,12 +158,11 @@ class LatentDecoder(Artifact):
         ArtifactError : other neuroids or another feature space. RepetitionError : fewer than five stimuli.
         """
         self._check_fitted()
-        self._check_features(features)
+        check_features(self.training_, features)
         check_neuroids(self.training_, recording)
         part = recording.take(neuroid=self.neuroids_)
         self.map_ = recalibrate(self.map_, self.response_moments_, part, features, on_event=on_event, stop=stop)
-        seen = {*self.training_["stimulus_ids"], *map(str, recording.stimulus_ids)}
-        self.training_ = self.training_ | {"stimulus_ids": sorted(seen)}
+        self.training_ = add_stimuli(self.training_, recording)
         return self
 
     def cross_predict(
@@ -181,7 +180,7 @@ class LatentDecoder(Artifact):
         from their average. Everything is learnt in the other folds, the gain of `rescale` included. What a fit of this
         decoder has learnt stays as it is.
         """
-        self._check_options(recording)
+        self._check_training(recording)
         targets = Targets.of(features, recording, self.components, on_event, stop)
         out, spread = self._out_of_fold(recording, targets, folds, on_event, stop)
         first_seen = {name: row for row, name in enumerate(dict.fromkeys(map(str, recording.stimulus_ids)))}
@@ -195,32 +194,21 @@ class LatentDecoder(Artifact):
                 decoded[rows[part], columns] = block
         return decoded
 
-    def _check_options(self, recording: Recording) -> None:
+    def _check_training(self, recording: Recording) -> None:
         recording.check_without_time()
         if self.reliability is None and self.max_neuroids is not None:
             raise InputError("max_neuroids needs a reliability to rank by", remedy="Give reliability, if only 0")
         recording.check_finite()
+        warn_of_constants(recording)
 
     def _fit_map(
         self, recording: Recording, targets: Targets, on_event: OnEvent | None, stop: Stop | None
     ) -> tuple[LatentMap, np.ndarray]:
-        neuroids = self._select(recording)
+        neuroids = select_neuroids(recording, self.reliability, self.max_neuroids, self.seed)
         part = recording.take(neuroid=neuroids)
         average = part if len(set(part.stimulus_ids)) == len(part) else part.average_repetitions()
         options: dict[str, Any] = {"components": self.components, "device": self.device}
         return fit_map(average, neuroids, targets, self.alphas, self.cv, **options, on_event=on_event, stop=stop)
-
-    def _select(self, recording: Recording) -> np.ndarray:
-        if self.reliability is None:
-            return np.arange(recording.n_neuroids)
-        try:
-            return reliable_neuroids(recording, self.reliability, self.max_neuroids, seed=self.seed)
-        except RepetitionError as error:
-            raise RepetitionError(
-                f"neuroids cannot be chosen by reliability: {error.what}",
-                remedy="Fit on single presentations of repeated stimuli, or on all neuroids (reliability=None or "
-                "--all-neuroids)",
-            ) from error
 
     def _out_of_fold(
         self, recording: Recording, targets: Targets, folds: int, on_event: OnEvent | None, stop: Stop | None
@@ -263,14 +251,8 @@ class LatentDecoder(Artifact):
         LeakageError : a presentation shows a stimulus of the fit. ArtifactError : another feature space.
         """
         self._check_fitted()
-        self._check_features(features)
-        seen = set(self.training_["stimulus_ids"]).intersection(map(str, recording.stimulus_ids))
-        if seen:
-            raise LeakageError(
-                f"stimulus {min(seen)!r} was in the fit ({len(seen)} in all)",
-                where="recording",
-                remedy="Identify stimuli held out by split_by_stimulus",
-            )
+        check_features(self.training_, features)
+        check_unseen(self.training_, recording)
         return identify(
             self.predict(recording),
             [str(i) for i in recording.stimulus_ids],
@@ -289,7 +271,7 @@ class LatentDecoder(Artifact):
         ArtifactError : another feature space, or a fit without calibration.
         """
         self._check_fitted()
-        self._check_features(gallery)
+        check_features(self.training_, gallery)
         if self.temperature_ is None:
             raise ArtifactError("fitted without confidence", remedy="Fit with calibration_folds of 2 or more")
         return retrieve(
@@ -306,16 +288,6 @@ class LatentDecoder(Artifact):
         if not hasattr(self, "training_"):
             raise InputError("the decoder is not fitted", remedy="Call fit, or from_pretrained")
 
-    def _check_features(self, features: Features) -> None:
-        if features.fingerprint() != self.training_["feature_fingerprint"]:
-            fitted = ", ".join(f"{k} {self.training_['features'].get(k, '-')}" for k in ("uri", "layer", "readout"))
-            given = ", ".join(f"{k} {features.attrs.get(k, '-')}" for k in ("uri", "layer", "readout"))
-            raise ArtifactError(
-                f"features of another space ({given}, shape {features.shape[1:]}) than in the fit ({fitted}, "
-                f"shape {self.feature_shape_})",
-                remedy="Give features of the same model, weights, layer and read-out",
-            )
-
     def _check_values(self, values: np.ndarray, recording: Recording, first: int) -> None:
         bad = ~np.isfinite(values)
         if bad.any():
@@ -331,7 +303,6 @@ class LatentDecoder(Artifact):
         self._check_fitted()
         return {
             "parameters": {name: getattr(self, name) for name in _PARAMETERS},
-            "feature_shape": list(self.feature_shape_),
             "explained_variance": self.explained_variance_,
             "temperature": self.temperature_,
             "cv_accuracy": self.cv_accuracy_,
@@ -358,8 +329,7 @@ class LatentDecoder(Artifact):
         decoder.explained_variance_ = config["explained_variance"]
         decoder.temperature_ = config["temperature"]
         decoder.cv_accuracy_, decoder.cv_chance_ = config["cv_accuracy"], config["cv_chance"]
-        names = ("neuroid_ids", "space", "neuroid_fingerprint", "feature_fingerprint", "features", "stimulus_ids")
-        decoder.training_ = {name: config[name] for name in names}
+        decoder.training_ = {name: config[name] for name in RECORD}
         return decoder
 
     def _card(self) -> str:

@@ -316,12 +316,16 @@ class Recording:
         if "time" in self.data.dims:
             raise ShapeError("the recording has time bins", remedy="Average over time or select one bin")
 
-    def check_varies(self) -> None:
-        """Raise `ConstantUnitError` that names the first neuroid with one and the same value in all presentations."""
+    def constant_neuroids(self) -> np.ndarray:
+        """(neuroid,) bool: one and the same value in all presentations, in each time bin."""
         low = high = self.read(slice(0, 1))[0]
         for block in self.blocks():
             low, high = np.minimum(low, block.min(0)), np.maximum(high, block.max(0))
-        constant = (low == high).reshape(-1, self.n_neuroids).all(0)
+        return (low == high).reshape(-1, self.n_neuroids).all(0)
+
+    def check_varies(self) -> None:
+        """Raise `ConstantUnitError` that names the first neuroid with one and the same value in all presentations."""
+        constant = self.constant_neuroids()
         if constant.any():
             raise ConstantUnitError(
                 f"neuroid {self.neuroid_ids[constant][0]!r} does not vary over {len(self)} presentations "

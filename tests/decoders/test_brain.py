@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from decoders.brain import BrainDecoder
+from decoders.selection import ConstantNeuroidWarning
 from encoders import Features
 from recordings import Recording
 from recordings.errors import ArtifactError, Cancelled, InputError, RepetitionError, UnknownNameError
@@ -148,3 +150,34 @@ def test_says_what_it_does_and_can_be_stopped(planted: Planted) -> None:
     assert {event.stage for event in events} >= {"z: read targets", "z: fit targets", "z: calibrate"}
     with pytest.raises(Cancelled):
         BrainDecoder({"z": ["V1"]}, **OPTIONS).fit(planted.train, {"z": planted.targets["z"]}, stop=lambda: True)
+
+
+def test_constant_neuroids_are_told_once_for_all_targets(planted: Planted) -> None:
+    values = planted.train.values.copy()
+    # Six that are read for both targets, one for c alone, and two that are read for none.
+    dead = [*range(6), 45, 80, 81]
+    values[:, dead] = 0.1
+    train = Recording(values, planted.train.presentations, planted.train.neuroids)
+    decoder = BrainDecoder({"z": ["V1"], "c": ["V1", "IT"]}, **OPTIONS)
+    for call in (lambda: decoder.fit(train, planted.targets), lambda: decoder.cross_predict(train, planted.targets, 3)):
+        with pytest.warns(ConstantNeuroidWarning) as warned:
+            call()
+        (message,) = [str(w.message) for w in warned if w.category is ConstantNeuroidWarning]
+        first = ", ".join(map(str, train.neuroid_ids[:5]))
+        assert message.startswith("7 of 80 neuroids") and message.endswith(f"left out: {first}, ...")
+    assert not set(dead) & set(decoder.decoders_["z"].neuroids_.tolist())
+    assert min(planted.r(decoder.predict(planted.test), planted.test).values()) > 0.75
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConstantNeuroidWarning)
+        BrainDecoder({"z": ["V1"], "c": ["IT"]}, **OPTIONS).fit(planted.train, planted.targets)
+
+
+def test_a_region_of_constants_alone_is_refused(planted: Planted) -> None:
+    values = planted.train.values.copy()
+    values[:, 80:] = 0.1
+    train = Recording(values, planted.train.presentations, planted.train.neuroids)
+    with (
+        pytest.warns(ConstantNeuroidWarning, match="20 of 20"),
+        pytest.raises(RepetitionError, match="no neuroid varies"),
+    ):
+        BrainDecoder({"z": ["none"]}, **OPTIONS).fit(train, {"z": planted.targets["z"]})

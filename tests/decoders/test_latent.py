@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from decoders import LatentDecoder, calibration_error
+from decoders.selection import ConstantNeuroidWarning
 from encoders import Features
 from recordings import Recording
 from recordings.errors import ArtifactError, Cancelled, InputError, LeakageError, NotFiniteError, RepetitionError
@@ -171,7 +173,18 @@ def test_neuroids_that_are_constant_but_not_zero_are_left_out(world: World) -> N
     values = world.train.values.copy()
     values[:, [0, 3, 7]] = [0.1, 1.7, 100.3]
     train = Recording(values, world.train.presentations, world.train.neuroids)
-    decoder = LatentDecoder(reliability=None, calibration_folds=0).fit(train, world.features)
+    decoder = LatentDecoder(reliability=None, calibration_folds=2)
+    with pytest.warns(ConstantNeuroidWarning) as warned:
+        decoder.fit(train, world.features)
+    # Once a fit, neither in its folds nor by other constants.
+    (message,) = [str(w.message) for w in warned if w.category is ConstantNeuroidWarning]
+    assert message.startswith("3 of 120 neuroids do not vary") and message.endswith("left out: n0, n3, n7")
+    with pytest.warns(ConstantNeuroidWarning, match="3 of 120"):
+        decoder.cross_predict(train, world.features, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConstantNeuroidWarning)
+        decoder.predict(world.test)
+        LatentDecoder(reliability=None, calibration_folds=0).fit(world.train, world.features)
     assert not {0, 3, 7} & set(decoder.neuroids_.tolist())
     assert len(decoder.neuroids_) == values.shape[1] - 3
 

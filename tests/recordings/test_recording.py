@@ -12,6 +12,7 @@ import pytest
 
 from recordings import InputError, Recording, Space, Stimuli, Subject, write_recording
 from recordings.errors import (
+    ConstantUnitError,
     DuplicateIdError,
     EmptyROIError,
     FormatError,
@@ -262,3 +263,18 @@ def test_time_bins_are_told_where_there_is_no_place_for_them():
     moving = Recording(np.zeros((3, 4, 2)), {"stimulus_id": list("abc")}, time=[0, 0.1, 0.2, 0.3])
     with pytest.raises(ShapeError, match=r"time bins.*select one bin"):
         moving.check_without_time()
+
+
+def test_constant_neuroids_have_one_value_in_each_time_bin():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(600, 4)).astype(np.float32)
+    values[:, 1] = 0.1
+    # Varies in a late block alone.
+    values[:, 3], values[550, 3] = 2.0, 2.5
+    ids = {"stimulus_id": [f"s{i}" for i in range(600)]}
+    recording = Recording(values, ids, {"roi": ["V1"] * 4})
+    assert recording.constant_neuroids().tolist() == [False, True, False, False]
+    with pytest.raises(ConstantUnitError, match=r"does not vary over 600 presentations \(1 such in all\)"):
+        recording.check_varies()
+    bins = np.stack([values, np.ones_like(values)], 1)
+    assert Recording(bins, ids, {"roi": ["V1"] * 4}).constant_neuroids().tolist() == [False, True, False, False]
