@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 
 from encoders import FeatureExtractor, Features, extract
@@ -20,8 +21,8 @@ from encoders.features.readouts import TokenLayout
 from encoders.features.uris import ExtractorURI, parse_uri
 from encoders.features.weights import find_weights
 from recordings import Stimuli
-from recordings.artifacts import read_config
-from recordings.errors import ArtifactError, NotFiniteError, ShapeError
+from recordings.artifacts import CONFIG, read_config
+from recordings.errors import ArtifactError, MissingWeightsError, NotFiniteError, ShapeError, UnknownNameError
 from recordings.events import OnEvent, Stop
 
 from .quiet import quietly
@@ -32,9 +33,24 @@ def find_model(name: str, revision: str | None = None) -> Path:
 
     Raises
     ------
-    MissingWeightsError : it is not on this machine; the error names the command that fetches it.
+    MissingWeightsError : it is not on this machine, or not all of it; the error names the command that fetches it.
+    UnknownNameError : no folder and no name that a repository could have.
     """
-    return find_weights(ExtractorURI("transformers", name, revision)).parent
+    uri = ExtractorURI("transformers", name, revision)
+    try:
+        folder = find_weights(uri).parent
+    except HFValidationError as error:
+        raise UnknownNameError(
+            f"{name!r} is neither a folder nor OWNER/NAME of a repository",
+            remedy="Leave out the scheme, such as transformers:, and give a revision apart",
+        ) from error
+    if not Path(name).is_dir() and not (folder / CONFIG).exists():
+        raise MissingWeightsError(
+            f"{name} is not whole: {CONFIG} is missing",
+            where=folder,
+            remedy=f"Fetch it with `penfield models fetch {uri}`",
+        )
+    return folder
 
 
 def load_model(architecture: Any, folder: Path, unused: Sequence[str] = ()) -> Any:

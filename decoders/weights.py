@@ -20,13 +20,8 @@ from encoders.features.weights import WeightsStatus, check_hash, licence_of
 from recordings.errors import ArtifactError, InputError, MissingWeightsError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
 
-from .pictures.folders import INDEX, check_weights, find_folder, read_index
+from .pictures.folders import INDEX, PARTS, SCHEME, WEIGHTLESS, check_whole, find_folder, part_folders
 
-SCHEME = "diffusers:"
-# Parts that a `Generator` reads; others, such as a safety checker or a depth estimator, may be absent.
-PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "controlnet")
-WEIGHTLESS = ("scheduler", "tokenizer")
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".pkl")
 _SIDE_FILE = re.compile(r"[^/]*\.(json|txt|model)|README\.md|LICENSE[^/]*")
 # Names of a part's weights, the best first; each may be cut into shards, which an index lists.
 _WEIGHTS = tuple(
@@ -60,13 +55,8 @@ def find_pipeline(uri: str) -> Path:
     """
     name, revision = parse_pipeline(uri)
     folder = find_folder(name, revision)
-    for part in _parts(folder):
-        if not _is_whole(part):
-            raise MissingWeightsError(
-                f"{uri} is not whole: {part.name} is missing or lacks a part of its weights",
-                where=folder,
-                remedy=f"Fetch it with `penfield models fetch {uri}`",
-            )
+    if Path(name).is_dir():
+        check_whole(folder, uri, "Copy the whole folder")
     return folder
 
 
@@ -180,24 +170,6 @@ def _is_used(entry: object) -> bool:
     return isinstance(entry, list) and len(entry) == 2 and None not in entry
 
 
-def _parts(folder: Path) -> list[Path]:
-    """Folders of a pipeline's parts, or the folder itself where it is one model."""
-    if not (folder / INDEX).exists() and (folder / "config.json").exists():
-        return [folder]
-    return [folder / part for part in read_index(folder) if part in PARTS]
-
-
-def _is_whole(part: Path) -> bool:
-    """Whether a part is there with all shards; `ArtifactError` for pickles alone, pointers and files cut short."""
-    files = list(part.iterdir()) if part.is_dir() else []
-    if part.name in WEIGHTLESS or not any(file.suffix in _WEIGHT_SUFFIXES for file in files):
-        return part.name in WEIGHTLESS and bool(files)
-    check_weights(part)
-    indices = (file for file in files if file.name.endswith(".safetensors.index.json"))
-    shards = (name for index in indices for name in json.loads(index.read_text())["weight_map"].values())
-    return all((part / name).exists() for name in shards)
-
-
 def _weight_files(folder: Path) -> Iterator[Path]:
-    for part in _parts(folder):
+    for part in part_folders(folder):
         yield from sorted(part.glob("*.safetensors"))

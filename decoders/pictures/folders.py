@@ -20,6 +20,10 @@ from ..quiet import quietly
 
 INDEX = "model_index.json"
 ADAPTER = "ip_adapter.safetensors"
+SCHEME = "diffusers:"
+# Parts that a `Generator` reads; others, such as a safety checker or a depth estimator, may be absent.
+PARTS = ("vae", "unet", "scheduler", "text_encoder", "tokenizer", "controlnet")
+WEIGHTLESS = ("scheduler", "tokenizer")
 _MINIATURE = Path(__file__).parents[1] / "miniature"
 _LIBRARIES = ("diffusers", "transformers")
 _PICKLED = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -31,32 +35,66 @@ def find_folder(name: str | Path, revision: str | None = None) -> Path:
 
     Parameters
     ----------
-    name : a folder, "miniature:PART", or the name of a repository on the hub.
+    name : a folder, "miniature:PART", or a repository on the hub, OWNER/NAME[@REVISION]; "diffusers:" may stand before
+        it, as in the commands that fetch and list.
+    revision : of a repository; that of the name by default.
 
     Raises
     ------
-    MissingWeightsError : it is not on this machine.
+    MissingWeightsError : it is not on this machine, or was fetched in part.
+    ArtifactError : a repository whose weights are pickled alone, pointers of Git LFS, or cut short.
     """
+    name = str(name).removeprefix(SCHEME)
     if Path(name).is_dir():
         return Path(name)
-    if str(name).startswith("miniature:"):
-        folder = _MINIATURE / str(name).removeprefix("miniature:")
+    if name.startswith("miniature:"):
+        folder = _MINIATURE / name.removeprefix("miniature:")
         if not folder.is_dir():
             raise MissingWeightsError(
                 f"no {name}", where=folder, remedy="Make it with `python -m decoders.miniature.train`"
             )
         return folder
-    # A snapshot need not be whole: of a repository only the parts that are read are fetched.
+    repository, _, pinned = name.partition("@")
+    revision = revision or pinned or None
+    remedy = f"Fetch it with `penfield models fetch {SCHEME}{repository}{f'@{revision}' if revision else ''}`"
     with suppress(HFValidationError):
         for file in (INDEX, "config.json"):
-            cached = try_to_load_from_cache(str(name), file, revision=revision)
+            cached = try_to_load_from_cache(repository, file, revision=revision)
             if isinstance(cached, str):
+                check_whole(Path(cached).parent, name, remedy)
                 return Path(cached).parent
     raise MissingWeightsError(
-        f"{name} is neither a folder nor in the cache of the hub",
-        where=constants.HF_HUB_CACHE,
-        remedy=f"Fetch it with `penfield models fetch diffusers:{name}`",
+        f"{name} is neither a folder nor in the cache of the hub", where=constants.HF_HUB_CACHE, remedy=remedy
     )
+
+
+def check_whole(folder: Path, name: str, remedy: str) -> None:
+    """Raise `MissingWeightsError` for a folder that lacks one of the parts that are read, or weights of one."""
+    for part in part_folders(folder):
+        if not _is_whole(part):
+            raise MissingWeightsError(
+                f"{name} is not whole: {'it' if part == folder else part.name} lacks a part of its weights, or all",
+                where=folder,
+                remedy=remedy,
+            )
+
+
+def part_folders(folder: Path) -> list[Path]:
+    """Folders of a pipeline's parts, or the folder itself where it is one model."""
+    if not (folder / INDEX).exists() and (folder / "config.json").exists():
+        return [folder]
+    return [folder / part for part in read_index(folder) if part in PARTS]
+
+
+def _is_whole(part: Path) -> bool:
+    """Whether a part is there with all shards; `ArtifactError` for pickles alone, pointers and files cut short."""
+    files = list(part.iterdir()) if part.is_dir() else []
+    if part.name in WEIGHTLESS or not any(file.suffix in (".safetensors", *_PICKLED) for file in files):
+        return part.name in WEIGHTLESS and bool(files)
+    check_weights(part)
+    indices = (file for file in files if file.name.endswith(".safetensors.index.json"))
+    shards = (name for index in indices for name in json.loads(index.read_text())["weight_map"].values())
+    return all((part / name).exists() for name in shards)
 
 
 def read_index(folder: Path) -> dict[str, tuple[str, str]]:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
 from decoders.pictures import Generator
+from decoders.pictures.folders import find_folder
+from decoders.pretrained import find_model
 from decoders.weights import cached_pipelines, fetch_pipeline, find_pipeline, pipeline_status, verify_pipeline
 from encoders import FeatureExtractor
 from recordings.errors import ArtifactError, MissingWeightsError, UnknownNameError
@@ -202,6 +205,66 @@ def test_fetch_of_half_precision_shards_and_single_models(hub: dict[str, Path], 
     (controlnet / shards[1]).unlink()
     with pytest.raises(MissingWeightsError, match="lacks a part"):
         find_pipeline(f"diffusers:{controlnet}")
+
+
+def test_a_generator_fetched_in_part_names_the_command(
+    published: tuple, hub: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    uri, folder = published
+    name = uri.removeprefix("diffusers:")
+    hub[name] = folder
+    command = f"`penfield models fetch {re.escape(uri)}`"
+    for patterns, lacking in (
+        (["model_index.json", "*/config.json", "scheduler/*", "tokenizer/*"], "(vae|unet|text_encoder) lacks"),
+        (["vae/*", "text_encoder/*"], "unet lacks"),
+    ):
+        snapshot_download(name, allow_patterns=patterns, endpoint=constants.ENDPOINT)
+        for given in (name, uri):
+            with pytest.raises(MissingWeightsError, match=f"{lacking}.*{command}"):
+                Generator.from_pretrained(given, device="cpu")
+        with pytest.raises(MissingWeightsError, match=command):
+            find_pipeline(uri)
+    snapshot_download(name, allow_patterns="unet/*", endpoint=constants.ENDPOINT)
+    assert Generator.from_pretrained(uri, device="cpu").name == uri
+
+
+def test_single_models_fetched_in_part_name_the_command(hub: dict[str, Path], tmp_path: Path) -> None:
+    from huggingface_hub import hf_hub_download
+    from safetensors.torch import save_file
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    save_file({"w": torch.zeros(1)}, tmp_path / "model" / "model.safetensors")
+    hub["org/controlnet"] = hub["org/blip"] = tmp_path / "model"
+    hf_hub_download("org/controlnet", "config.json", endpoint=constants.ENDPOINT)
+    with pytest.raises(
+        MissingWeightsError, match=r"it lacks a part .*`penfield models fetch diffusers:org/controlnet@main`"
+    ):
+        find_folder("org/controlnet@main")
+    hf_hub_download("org/blip", "config.json", endpoint=constants.ENDPOINT)
+    with pytest.raises(MissingWeightsError, match="`penfield models fetch transformers:org/blip`"):
+        find_model("org/blip")
+    (
+        Path(hf_hub_download("org/blip", "model.safetensors", endpoint=constants.ENDPOINT)).parent / "config.json"
+    ).unlink()
+    with pytest.raises(
+        MissingWeightsError, match=r"config\.json is missing.*`penfield models fetch transformers:org/blip`"
+    ):
+        find_model("org/blip")
+    hf_hub_download("org/blip", "config.json", endpoint=constants.ENDPOINT)
+    assert (find_model("org/blip") / "config.json").exists()
+    with pytest.raises(UnknownNameError, match="Leave out the scheme"):
+        find_model("transformers:org/blip")
+
+
+def test_a_folder_that_is_not_whole_is_to_be_copied_again(tmp_path: Path) -> None:
+    folder = make_small(tmp_path / "small")
+    for file in (folder / "unet").iterdir():
+        file.unlink()
+    with pytest.raises(MissingWeightsError, match=r"unet lacks.*Copy the whole folder"):
+        find_pipeline(f"diffusers:{folder}")
 
 
 def test_pickles_pointers_damage_and_absent_parts_are_refused(hub: dict[str, Path], tmp_path: Path) -> None:
