@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -48,7 +49,7 @@ class Generator:
 
     Attributes
     ----------
-    latent_shape : (channel, height, width) of scaled latents. image_size : pixels of a side.
+    latent_shape : (channel, height, width) of scaled latents. image_size : (height, width) of pictures, in pixels.
     context_shape : (tokens or None for any number, width) of text embeddings.
     takes_depth : "depth2img", "controlnet" or None. embedding_width : of decoded image embeddings, or None.
 
@@ -130,9 +131,21 @@ class Generator:
 
         An IP-Adapter is written beside the UNet, as ``ip_adapter/ip_adapter.safetensors`` for `load_ip_adapter`. Where
         the generator has no text encoder, plain diffusers must be told so: ``text_encoder=None, tokenizer=None``.
+
+        Raises
+        ------
+        InputError : the folder exists, or pictures of a depth-to-image UNet are not square, which diffusers' pipeline
+            for it cannot hold.
         """
         parts = {name: getattr(self, name) for name in ("vae", "unet", "scheduler", "text_encoder", "tokenizer")}
         if self.takes_depth == "depth2img":
+            # Its constructor compares the UNet's sample size with a number.
+            if not isinstance(self.unet.config.sample_size, int):
+                raise InputError(
+                    "diffusers has no depth-to-image pipeline of pictures that are not square",
+                    where=self.name or None,
+                    remedy="Save the parts one by one, or give depth by a ControlNet",
+                )
             pipeline = diffusers.StableDiffusionDepth2ImgPipeline(**parts, depth_estimator=None, feature_extractor=None)
         else:
             parts |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
@@ -178,8 +191,9 @@ class Generator:
         return self.vae.config.latent_channels, height, width
 
     @property
-    def image_size(self) -> int:
-        return self.latent_shape[1] * self.scale
+    def image_size(self) -> tuple[int, int]:
+        _, height, width = self.latent_shape
+        return height * self.scale, width * self.scale
 
     @property
     def context_shape(self) -> tuple[int | None, int]:
@@ -307,7 +321,7 @@ class Generator:
         return image.movedim(1, -1).cpu().numpy(), finite.cpu().numpy()
 
     def _parts(self, n: int) -> list[slice]:
-        step = max(1, _PIXELS // self.image_size**2)
+        step = max(1, _PIXELS // math.prod(self.image_size))
         return [slice(start, start + step) for start in range(0, n, step)]
 
     @property

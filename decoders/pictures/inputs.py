@@ -76,12 +76,11 @@ class DecodedInputs:
     def check(self, generator: Generator, preset: Preset | None = None) -> None:
         """Raise a typed error if the inputs cannot condition a generator as the preset wants; None checks all given.
 
-        Values that are not finite are no error here: see `broken`. Unscaled latents are warned of.
+        What is wrong with single brains is no error here: see `broken`. Unscaled latents are warned of.
 
         Raises
         ------
-        InputError : nothing to reconstruct, an input that the preset needs is missing, or the generator cannot take it;
-            a constant depth map, by its stimulus.
+        InputError : nothing to reconstruct, an input that the preset needs is missing, or the generator cannot take it.
         ShapeError : wrong rank, width, number of rows or tokens, pictures that are not uint8 RGB.
         DuplicateIdError : two brains of one id.
         """
@@ -115,25 +114,49 @@ class DecodedInputs:
                 remedy="Take depth='depth2img', or another generator",
             )
 
-    def broken(self, names: Sequence[str]) -> dict[str, str]:
-        """Why brains cannot be reconstructed from the given fields: stimulus id to a reason.
+    def broken(self, names: Sequence[str], generator: Generator) -> dict[str, str]:
+        """Why brains cannot be reconstructed from the given fields: stimulus id to the first reason.
+
+        A brain is broken by values that are not finite, and by a depth map that does not vary as the generator sees it
+        or, for a ControlNet, lies mostly far from [0, 1]. The inputs should have passed `check`.
 
         Raises
         ------
-        NotFiniteError : none can.
+        NotFiniteError : none can be, for values that are not finite. InputError : none can be, for other reasons too.
         """
+        arrays = {name: getattr(self, name) for name in names if isinstance(getattr(self, name), np.ndarray)}
+        finite = {name: np.isfinite(value).reshape(len(self), -1).all(1) for name, value in arrays.items()}
+        faults = [(f"decoded {name} is not finite", ~whole) for name, whole in finite.items()]
+        if "depth" in arrays:
+            # What is not finite has its reason, and no range.
+            faults += [(reason, bad & finite["depth"]) for reason, bad in self._depth_faults(generator)]
         reasons: dict[str, str] = {}
-        for name in names:
-            value = getattr(self, name)
-            if isinstance(value, np.ndarray):
-                bad = ~np.isfinite(value).reshape(len(self), -1).all(1)
-                reasons |= {
-                    str(self.stimulus_ids[k]): f"decoded {name} is not finite" for k in np.flatnonzero(bad).tolist()
-                }
+        for reason, bad in faults:
+            for row in np.flatnonzero(bad).tolist():
+                reasons.setdefault(str(self.stimulus_ids[row]), reason)
         if len(reasons) == len(self):
             first = str(self.stimulus_ids[0])
-            raise NotFiniteError(f"stimulus {first!r}: {reasons[first]}, and none of {len(self)} is better")
+            error = InputError if np.all(list(finite.values()), axis=0).any() else NotFiniteError
+            raise error(
+                f"stimulus {first!r}: {reasons[first]}, and none of {len(self)} is better",
+                remedy="Look at the responses that these were decoded from, or leave the input out",
+            )
         return reasons
+
+    def _depth_faults(self, generator: Generator) -> list[tuple[str, np.ndarray]]:
+        """Reasons against depth maps, and which they hold for, bool (n,)."""
+        assert self.depth is not None
+        by_controlnet = generator.takes_depth == "controlnet"
+        # As they are seen: what varies may be cut, or too small to be left at the latents' size.
+        with np.errstate(invalid="ignore"):
+            flat = flat_maps(self.depth, None if by_controlnet else generator.latent_shape[1:])
+        # Decoded maps go a little beyond, and are clipped.
+        beyond = (self.depth < -_DEPTH_MARGIN) | (self.depth > 1 + _DEPTH_MARGIN)
+        far = by_controlnet & (beyond.reshape(len(self), -1).mean(1) > 0.5)
+        return [
+            ("most of its depth map is far from [0, 1], the range of the maps that the ControlNet was trained on", far),
+            ("its depth map is constant as the generator sees it", flat),
+        ]
 
     def _check_z(self, generator: Generator, preset: Preset | None) -> None:
         assert self.z is not None
@@ -169,25 +192,6 @@ class DecodedInputs:
             )
         if self.depth.ndim != 3:
             raise ShapeError(f"depth maps of shape {self.depth.shape}", where="depth", remedy="Give (n, H, W)")
-        # As they are seen: what varies may be cut, or too small to be left at the latents' size.
-        _, height, width = generator.latent_shape
-        flat = flat_maps(self.depth, (height, width) if generator.takes_depth == "depth2img" else None)
-        if flat.any():
-            raise InputError(
-                f"the depth map of stimulus {str(self.stimulus_ids[int(flat.argmax())])!r} is constant "
-                f"({int(flat.sum())} of {len(flat)})",
-                where="depth",
-                remedy="Leave these brains out, or depth",
-            )
-        # Decoded maps go a little beyond, and are clipped.
-        beyond = ((self.depth < -_DEPTH_MARGIN) | (self.depth > 1 + _DEPTH_MARGIN)).reshape(len(self), -1).mean(1)
-        if generator.takes_depth == "controlnet" and beyond.max() > 0.5:
-            worst = str(self.stimulus_ids[int(beyond.argmax())])
-            raise InputError(
-                f"most of the depth map of stimulus {worst!r} is far from [0, 1]",
-                where="depth",
-                remedy="Scale nearness to [0, 1], as in the maps that the ControlNet was trained on",
-            )
 
     def _check_embedding(self, generator: Generator, preset: Preset | None) -> None:
         assert self.embedding is not None

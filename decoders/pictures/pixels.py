@@ -25,12 +25,13 @@ def check_images(images: np.ndarray, where: str = "images") -> None:
         )
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Pictures uint8 (n, H, W, 3) at `size` x `size` pixels, by Lanczos' filter."""
-    if images.shape[1:3] == (size, size):
+def resize(images: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """Pictures uint8 (n, H, W, 3) at a size (height, width), or of `size` pixels a side, by Lanczos' filter."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if images.shape[1:3] == (height, width):
         return images
-    resized = (Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS) for image in images)
-    return np.stack([np.asarray(image) for image in resized]) if len(images) else images.reshape(0, size, size, 3)
+    resized = (Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS) for image in images)
+    return np.stack([np.asarray(image) for image in resized]) if len(images) else images.reshape(0, height, width, 3)
 
 
 def relative_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
@@ -52,11 +53,11 @@ def relative_depth(depth: Tensor, size: tuple[int, int]) -> Tensor:
     return 2 * (small - low) / (high - low) - 1
 
 
-def absolute_depth(depth: Tensor, size: int, channels: int) -> Tensor:
-    """Depth maps as a ControlNet sees them: (n, channels, size, size), nearness in [0, 1], what lies beyond cut."""
+def absolute_depth(depth: Tensor, size: tuple[int, int], channels: int) -> Tensor:
+    """Depth maps as a ControlNet sees them: (n, channels, *size), nearness in [0, 1], what lies beyond cut."""
     maps = depth[:, None].float().clamp(0, 1)
-    if maps.shape[-2:] != (size, size):
-        maps = F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
+    if maps.shape[-2:] != size:
+        maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
     return maps.expand(-1, channels, -1, -1)
 
 

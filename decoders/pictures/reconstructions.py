@@ -19,6 +19,7 @@ from .pixels import check_images
 
 FORMAT_VERSION = 1
 _TABLE = "reconstructions.json"
+_ENTRIES = {"shape": list, "stimulus_ids": list, "failed": dict, "settings": dict}
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,13 @@ class Reconstructions:
 
         Raises
         ------
-        FormatError : not such a folder. TruncatedFileError : a picture is missing or cut short.
+        FormatError : not such a folder, or a table that lacks an entry or does not fit the pictures.
+        TruncatedFileError : a picture is missing or cut short.
         """
         folder = Path(folder)
-        try:
-            table = json.loads((folder / _TABLE).read_text())
-            version, shape = table["format_version"], table["shape"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FormatError(f"no readable {_TABLE} ({error})", where=folder) from error
-        if version != FORMAT_VERSION or table.get("kind") != "Reconstructions":
-            raise FormatError(f"format {version} of {table.get('kind')}", where=folder)
-        images = np.empty(shape, np.uint8)
-        for row, sample in np.ndindex(*shape[:2]):
+        table = _read_table(folder / _TABLE)
+        images = np.empty(table["shape"], np.uint8)
+        for row, sample in np.ndindex(*images.shape[:2]):
             file = folder / _file(row, sample)
             try:
                 with Image.open(file) as image:
@@ -95,6 +91,24 @@ class Reconstructions:
             except (OSError, UnidentifiedImageError, ValueError) as error:
                 raise TruncatedFileError(f"cannot be read ({error})", where=file) from error
         return cls(table["stimulus_ids"], images, table["failed"], table["settings"])
+
+
+def _read_table(file: Path) -> dict[str, Any]:
+    remedy = "Give a folder that Reconstructions.save or `penfield decode image` wrote, or draw the pictures again"
+    try:
+        table = json.loads(file.read_text())
+        version, kind = table["format_version"], table["kind"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"no readable table of pictures ({error})", where=file, remedy=remedy) from error
+    if version != FORMAT_VERSION or kind != "Reconstructions":
+        raise FormatError(f"format {version} of {kind}", where=file, remedy=remedy)
+    for name, expected in _ENTRIES.items():
+        if not isinstance(table.get(name), expected):
+            raise FormatError(f"no {name}, or of another kind", where=file, remedy=remedy)
+    shape, ids = table["shape"], table["stimulus_ids"]
+    if not all(isinstance(n, int) and n >= 0 for n in shape) or len(shape) != 5 or shape[0] != len(ids):
+        raise FormatError(f"pictures of shape {shape} for {len(ids)} stimulus_ids", where=file, remedy=remedy)
+    return table
 
 
 def _file(row: int, sample: int) -> str:

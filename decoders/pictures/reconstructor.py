@@ -94,7 +94,8 @@ class ImageReconstructor:
         """Make `samples` pictures of each brain.
 
         Random numbers of a picture depend on the seed, its stimulus id and its sample alone, so that neither order nor
-        batch matters. A brain whose values, or whose picture, are not finite goes to `failed`; the others are finished.
+        batch matters. A brain with a broken input (see `DecodedInputs.broken`), or whose picture is not finite, goes to
+        `failed`; the others are finished.
 
         Parameters
         ----------
@@ -116,7 +117,7 @@ class ImageReconstructor:
             raise InputError(f"seed={seed!r}", remedy="Give a whole number")
         inputs.check(self.generator, preset)
         strength, guidance = (_each(name, getattr(preset, name), n) for name in ("strength", "guidance"))
-        failed = inputs.broken(preset.needs)
+        failed = inputs.broken(preset.needs, self.generator)
         jobs = [
             (row, sample)
             for row, i in enumerate(inputs.stimulus_ids)
@@ -124,13 +125,13 @@ class ImageReconstructor:
             for sample in range(preset.samples)
         ]
         if not allow_long:
-            self._refuse_long(inputs, jobs[0][0])
+            steps = float(strength.sum()) * preset.steps * preset.samples
+            refuse_long(self, inputs.select([jobs[0][0]]), n, f"{n} brains", steps)
         parts = [jobs[k : k + batch_size] for k in range(0, len(jobs), batch_size)]
         scheduler = ddim(self.generator.scheduler) if preset.scheduler == "ddim" else self.generator.scheduler
         counts = [count_steps(scheduler, strength[[row for row, _ in part]], preset.steps) for part in parts]
         unconditional = self._unconditional(guidance)
-        size = self.generator.image_size
-        images = np.zeros((n, preset.samples, size, size, 3), np.uint8)
+        images = np.zeros((n, preset.samples, *self.generator.image_size, 3), np.uint8)
         for number, part in enumerate(parts):
             batch = self._batch(inputs, part, seed, failed)
             progress = _Progress(
@@ -146,7 +147,7 @@ class ImageReconstructor:
             first = next(iter(failed))
             raise NotFiniteError(f"stimulus {first!r}: {failed[first]}, and none of {n} is better")
         ids = [str(inputs.stimulus_ids[row]) for row in kept]
-        return Reconstructions(ids, images[kept], failed, self._settings(int(seed)))
+        return Reconstructions(ids, images[kept], failed, self._settings(int(seed), kept))
 
     def _batch(
         self, inputs: DecodedInputs, jobs: Sequence[tuple[int, int]], seed: int, failed: dict[str, str]
@@ -217,24 +218,12 @@ class ImageReconstructor:
             return None
         return torch.as_tensor(self.generator.encode_text([""])[0])
 
-    def _refuse_long(self, inputs: DecodedInputs, row: int) -> None:
-        generator, preset, n = self.generator, self.preset, len(inputs)
-        if generator.device.type != "cpu" or n <= LONG_BRAINS or generator.image_size < LONG_SIZE:
-            return
-        strength, guidance = (_each(name, getattr(preset, name), n) for name in ("strength", "guidance"))
-        probe = replace(preset, strength=1.0, guidance=float(guidance.max()), steps=1, samples=1)
-        began = time.perf_counter()
-        ImageReconstructor(generator, probe).reconstruct(inputs.select([row]), allow_long=True)
-        hours = (time.perf_counter() - began) * (strength * preset.steps).sum() * preset.samples / 3600
-        raise InputError(
-            f"{n} brains at {generator.image_size} pixels on the CPU take up to {hours:.2g} hours",
-            where="inputs",
-            remedy="Take a GPU, fewer brains, steps or samples, or allow_long",
-        )
-
-    def _settings(self, seed: int) -> dict[str, Any]:
+    def _settings(self, seed: int, kept: Sequence[int]) -> dict[str, Any]:
+        preset = self.preset.to_config()
+        # One value a brain, as there is one picture a brain.
+        preset |= {k: [preset[k][row] for row in kept] for k in ("strength", "guidance") if np.ndim(preset[k])}
         return {
-            "preset": self.preset.to_config(),
+            "preset": preset,
             "seed": seed,
             "generator": self.generator.name,
             "fingerprint": self.generator.fingerprint,
@@ -258,6 +247,29 @@ class _Progress:
         if self.on_event is not None and self.preview_every and step % self.preview_every == 0:
             payload["preview"] = self.generator.decode(estimate)[0]
         report(self.on_event, self.stop, "reconstruct", self.before + step, self.total, **payload)
+
+
+def refuse_long(reconstructor: ImageReconstructor, one: DecodedInputs, n: int, what: str, steps: float) -> None:
+    """Raise `InputError`, with the time that it would take, for more than `LONG_BRAINS` large pictures on a CPU.
+
+    Parameters
+    ----------
+    one : inputs of one brain, on which a step is timed. n : pictures, which an error calls `what`. steps : in all.
+    """
+    generator, preset = reconstructor.generator, reconstructor.preset
+    height, width = generator.image_size
+    if generator.device.type != "cpu" or n <= LONG_BRAINS or height * width < LONG_SIZE**2:
+        return
+    probe = replace(preset, strength=1.0, guidance=float(np.max(preset.guidance)), steps=1, samples=1)
+    began = time.perf_counter()
+    ImageReconstructor(generator, probe).reconstruct(one, allow_long=True)
+    # With no step at all each picture is decoded, which is part of what was timed.
+    hours = (time.perf_counter() - began) * max(steps, n) / 3600
+    raise InputError(
+        f"{what} at {height} x {width} pixels on the CPU take up to {hours:.2g} hours",
+        where="inputs",
+        remedy="Take a GPU, fewer brains, steps or samples, or allow_long (--allow-long)",
+    )
 
 
 def _each(name: str, value: ArrayLike, n: int) -> np.ndarray:

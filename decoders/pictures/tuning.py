@@ -18,7 +18,7 @@ from recordings.events import OnEvent, Stop, report
 from ..evaluation import PictureFeatures, Resampling, picture_correlations, pix_corr, two_way
 from .inputs import DecodedInputs
 from .pixels import check_images, resize
-from .reconstructor import ImageReconstructor
+from .reconstructor import ImageReconstructor, refuse_long
 
 STRENGTHS = (0.0, 0.3, 0.5, 0.8, 1.0)
 GUIDANCES = (1.0, 2.0, 5.0)
@@ -49,6 +49,7 @@ def choose_strength(
     guidances: Sequence[float] = GUIDANCES,
     seed: int = 0,
     batch_size: int = 8,
+    allow_long: bool = False,
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
 ) -> StrengthChoice:
@@ -65,10 +66,11 @@ def choose_strength(
     shown : uint8 (n, H, W, 3), the pictures that were shown, in the same order.
     features : a network that takes pictures like `shown` to features, (n, ...).
     strengths : 0 stands for the decoded start itself, to which guidance is nothing, so that it is tried once.
+    allow_long : do what would take hours: more than 64 pictures, brains times settings, at 512 pixels or more on a CPU.
 
     Raises
     ------
-    InputError : nothing to choose from, or a preset that starts from noise and other strengths than 1.
+    InputError : nothing to choose from, a preset that starts from noise and other strengths than 1, or hours of work.
     ShapeError : `shown` is not uint8 RGB, or of another number. RepetitionError : fewer than two brains.
     """
     check_images(shown, "shown")
@@ -77,6 +79,8 @@ def choose_strength(
     grid = [(s, g) for s, g in product(sorted(strengths), sorted(guidances)) if s > 0 or g == min(guidances)]
     if not grid:
         raise InputError("no strength or no guidance to choose from", remedy="Give at least one of each")
+    if not allow_long:
+        _refuse_long(reconstructor, inputs, grid)
     shown = resize(shown, reconstructor.generator.image_size)
     row_of = {str(i): row for row, i in enumerate(inputs.stimulus_ids)}
     rows = []
@@ -85,7 +89,7 @@ def choose_strength(
         single = ImageReconstructor(
             reconstructor.generator, reconstructor.preset, strength=strength, guidance=guidance, samples=1
         )
-        made = single.reconstruct(inputs, seed=seed, batch_size=batch_size, stop=stop)
+        made = single.reconstruct(inputs, seed=seed, batch_size=batch_size, allow_long=True, stop=stop)
         if len(made) < 2:
             raise RepetitionError(f"{len(made)} brain reconstructed", remedy="Give at least two, better a hundred")
         chosen, images = [row_of[i] for i in made.stimulus_ids], made.images[:, 0]
@@ -99,3 +103,12 @@ def choose_strength(
     # A setting that fails for some brains is not compared on the easier rest.
     best = table[table.n == table.n.max()].criterion.idxmax()
     return StrengthChoice(float(table.strength[best]), float(table.guidance[best]), table)
+
+
+def _refuse_long(reconstructor: ImageReconstructor, inputs: DecodedInputs, grid: Sequence[tuple[float, float]]) -> None:
+    generator, preset, n = reconstructor.generator, reconstructor.preset, len(inputs)
+    inputs.check(generator, preset)
+    failed = inputs.broken(preset.needs, generator)
+    whole = [row for row, i in enumerate(inputs.stimulus_ids) if str(i) not in failed]
+    steps = n * preset.steps * sum(strength for strength, _ in grid)
+    refuse_long(reconstructor, inputs.select(whole[:1]), n * len(grid), f"{n} brains at {len(grid)} settings", steps)

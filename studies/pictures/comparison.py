@@ -38,8 +38,10 @@ TITLES = {
 }
 
 
-def load_pictures(stimuli: Stimuli, stimulus_ids: Sequence[str], size: int | None = None) -> np.ndarray:
-    """Pictures of stimuli, uint8 (n, size, size, 3), by default of the size of the first, and at most `LARGEST`.
+def load_pictures(
+    stimuli: Stimuli, stimulus_ids: Sequence[str], size: int | tuple[int, int] | None = None
+) -> np.ndarray:
+    """Pictures of stimuli, uint8 (n, H, W, 3), by default square, of the size of the first and at most `LARGEST`.
 
     Raises
     ------
@@ -116,14 +118,14 @@ def nearest_training(
     candidates = [i for i in training if i in known]
     if not candidates:
         return {}
-    size, ids = made.images.shape[2], made.stimulus_ids[:N_SHOWN]
-    pictures = load_pictures(stimuli, candidates, min(size, LARGEST))
+    (height, width), ids = made.images.shape[2:4], made.stimulus_ids[:N_SHOWN]
+    pictures = load_pictures(stimuli, candidates, (min(height, LARGEST), min(width, LARGEST)))
     drawn, others = (
         PictureFeatures(p, network, on_event=on_event, stop=stop) for p in (made.images[:N_SHOWN, 0], pictures)
     )
     rows = nearest_training_pictures(drawn, others)
     names = {i: candidates[row] for i, row in zip(ids, rows, strict=True)}
-    return {"nearest": _plain(ids, resize(pictures[rows], size), nearest=names)}
+    return {"nearest": _plain(ids, resize(pictures[rows], (height, width)), nearest=names)}
 
 
 def _plain(ids: list[str], images: np.ndarray, **settings: Any) -> Reconstructions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -173,7 +174,7 @@ def plan_reconstruction(
 
     n = len(given.inputs)
     fixed, each = extrapolate(step, n, first=min(drawing.batch_size, n))
-    pixels = 3 * n * given.reconstructor.preset.samples * given.reconstructor.generator.image_size**2
+    pixels = 3 * n * given.reconstructor.preset.samples * math.prod(given.reconstructor.generator.image_size)
     return Plan(fixed + each, resident_memory() + pixels, pixels)
 
 
@@ -247,6 +248,7 @@ class _Given:
             guidances=GUIDANCES if self.drawing.guidance == AUTO else [preset.guidance],  # type: ignore[list-item]
             seed=self.seed,
             batch_size=self.drawing.batch_size,
+            allow_long=self.drawing.allow_long,
             **self.watched,
         )
         best = replace(self.drawing, strength=found.strength, guidance=found.guidance)

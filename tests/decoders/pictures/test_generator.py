@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from decoders.pictures import Generator, ImageReconstructor
+from decoders.pictures import PRESETS, Generator, ImageReconstructor, Reconstructions
+from decoders.pictures.generator import torch_generator
 from recordings.errors import ArtifactError, InputError, MissingWeightsError, NotFiniteError, ShapeError
 
 from .tiny import EMBEDDING, TOKENS, WIDTH, make_adapter, make_inputs, make_unet
@@ -28,7 +31,7 @@ def pixels(*shape: int) -> np.ndarray:
 def test_what_a_generator_takes(make: Make) -> None:
     plain, depth, both = make(), make("depth2img"), make("controlnet", "adapter")
     assert plain.latent_shape == depth.latent_shape == (4, 8, 8)
-    assert plain.context_shape == (TOKENS, WIDTH) and plain.image_size == 64
+    assert plain.context_shape == (TOKENS, WIDTH) and plain.image_size == (64, 64)
     assert (plain.takes_depth, depth.takes_depth, both.takes_depth) == (None, "depth2img", "controlnet")
     assert (plain.embedding_width, both.embedding_width) == (None, EMBEDDING)
     assert make(text_encoder=None, tokenizer=None).context_shape == (None, WIDTH)
@@ -244,3 +247,59 @@ def test_no_warning_where_all_is_well(make: Make) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         make().encode_text(["a red mug"])
+
+
+@pytest.mark.parametrize("takes", [("controlnet", "adapter"), ("depth2img",)])
+def test_pictures_need_not_be_square(make: Make, tmp_path: Path, takes: tuple[str, ...]) -> None:
+    unet = make_unet(5 if "depth2img" in takes else 4, sample_size=(4, 8))
+    generator = make(*takes, unet=unet, **_conditioned(unet, takes))
+    if "depth2img" in takes:
+        with pytest.raises(InputError, match="not square"):
+            generator.save_pretrained(tmp_path / "wide")
+    else:
+        generator.save_pretrained(tmp_path / "wide")
+        generator = Generator.from_pretrained(tmp_path / "wide", device="cpu")
+    assert generator.latent_shape == (4, 4, 8) and generator.image_size == (32, 64)
+    images = pixels(2, 30, 70, 3)
+    assert generator.encode_images(images).shape == (2, 4, 4, 8)
+    inputs = make_inputs(2)
+    assert inputs.z is not None
+    wide = replace(inputs, z=inputs.z[:, :, :4], image=images)
+    preset = replace(PRESETS["penfield" if "controlnet" in takes else "takagi-depth"], samples=1, steps=3)
+    made = ImageReconstructor(generator, preset).reconstruct(wide)
+    assert made.images.shape == (2, 1, 32, 64, 3)
+    # Latents on their side are those of another picture.
+    with pytest.raises(ShapeError, match=r"z of shape \(4, 8, 4\), the generator's latents are \(4, 4, 8\)"):
+        replace(wide, z=inputs.z[:, :, :, :4]).check(generator)
+    made.save(tmp_path / "made")
+    assert np.array_equal(Reconstructions.load(tmp_path / "made").images, made.images)
+
+
+def test_reprojection_of_wide_pictures_is_that_of_the_pipeline(make: Make) -> None:
+    generator, inputs = make(unet=make_unet(sample_size=(4, 8))), make_inputs(1)
+    assert inputs.z is not None
+    inputs.z = inputs.z[:, :, :2, :4]
+    found = ImageReconstructor(generator, "takagi-cvpr", steps=5, samples=1).reconstruct(inputs, seed=4)
+    shown = Image.fromarray(generator.decode_latents(inputs.z)[0]).resize((64, 32), Image.Resampling.LANCZOS)
+    # The pipeline follows the picture's size, but takes no UNet that says it is not square.
+    unet = make_unet().eval()
+    unet.load_state_dict(generator.unet.state_dict())
+    pipeline = diffusers.StableDiffusionImg2ImgPipeline(
+        generator.vae, generator.text_encoder, generator.tokenizer, unet, generator.scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        image=shown, prompt_embeds=torch.tensor(inputs.c),
+        negative_prompt_embeds=torch.tensor(generator.encode_text([""])), strength=0.8, guidance_scale=5.0,
+        num_inference_steps=5, generator=[torch_generator(4, "scene-0", 0)], output_type="np",
+    )  # fmt: skip
+    assert np.abs(found.images[0, 0] - 255 * theirs.images[0]).max() < 2
+
+
+def _conditioned(unet: Any, takes: tuple[str, ...]) -> dict[str, Any]:
+    if "controlnet" not in takes:
+        return {}
+    settings: dict[str, Any] = {"conditioning_channels": 1, "conditioning_embedding_out_channels": (4, 8, 8, 8)}
+    controlnet = diffusers.ControlNetModel.from_unet(unet, **settings)
+    return {"controlnet": controlnet, "ip_adapter": make_adapter(unet)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -219,8 +220,6 @@ def test_bad_inputs_are_refused_before_anything_is_run(make: Make) -> None:
     generator, inputs = make("controlnet", "adapter"), make_inputs(3)
     reconstructor = ImageReconstructor(generator, **FEW)
     assert inputs.z is not None and inputs.c is not None and inputs.depth is not None and inputs.embedding is not None
-    flat = inputs.depth.copy()
-    flat[2] = 0.5
     for change, error, words in (
         ({"z": None}, InputError, "penfield needs z"),
         ({"z": inputs.z[:, :3]}, ShapeError, r"z of shape \(3, 8, 8\)"),
@@ -231,7 +230,7 @@ def test_bad_inputs_are_refused_before_anything_is_run(make: Make) -> None:
         ({"c": inputs.c[:1]}, ShapeError, "c has 1 rows for 3"),
         ({"depth": inputs.depth[:1]}, ShapeError, "depth has 1 rows for 3"),
         ({"depth": inputs.depth[:, None]}, ShapeError, "depth maps of shape"),
-        ({"depth": flat}, InputError, "stimulus 'scene-2' is constant"),
+        ({"depth": np.full_like(inputs.depth, 0.5)}, InputError, "'scene-0'.*constant.*none of 3"),
         ({"depth": 30 * inputs.depth}, InputError, r"far from \[0, 1\]"),
         ({"embedding": inputs.embedding[:, :4]}, ShapeError, "embeddings of shape"),
         ({"stimulus_ids": ["a", "b", "a"]}, DuplicateIdError, "'a' occurs twice"),
@@ -310,7 +309,7 @@ def test_hours_on_a_cpu_are_asked_for_knowingly(make: Make, monkeypatch: pytest.
     reconstructor.reconstruct(make_inputs(2))
     calls: list[Any] = []
     hook = reconstructor.generator.unet.register_forward_hook(lambda *_: calls.append(None))
-    with pytest.raises(InputError, match=r"3 brains at 64 pixels on the CPU take up to \S+ hours"):
+    with pytest.raises(InputError, match=r"3 brains at 64 x 64 pixels on the CPU take up to \S+ hours.*--allow-long"):
         reconstructor.reconstruct(make_inputs(3))
     assert len(calls) == 1
     hook.remove()
@@ -349,13 +348,37 @@ def test_reconstructions_come_back_from_their_folder(make: Make, tmp_path: Path)
         Reconstructions.load(tmp_path)
 
 
-def test_a_map_that_is_flat_as_it_is_seen_names_its_stimulus(make: Make) -> None:
-    inputs = make_inputs(3)
-    assert inputs.depth is not None
-    speck, below = inputs.depth.copy(), inputs.depth.copy()
-    speck[1], speck[1, 7, 7] = 0.5, 0.6
-    below[2] = -0.2 * below[2] / below[2].max()
-    for parts, depth, name in ((("depth2img",), speck, "scene-1"), (("controlnet", "adapter"), below, "scene-2")):
-        generator = make(*parts)
-        with pytest.raises(InputError, match=f"stimulus '{name}' is constant"):
-            replace(inputs, depth=depth).check(generator)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"stimulus_ids": None}, "no stimulus_ids"),
+        ({"failed": None}, "no failed"),
+        ({"settings": None}, "no settings"),
+        ({"shape": None}, "no shape"),
+        ({"shape": [2, 1, "a", 8, 3]}, "shape"),
+        ({"shape": [2, 8, 8, 3]}, "shape"),
+        ({"stimulus_ids": ["a"]}, r"shape \[2, 1, 8, 8, 3\] for 1 stimulus_ids"),
+        ({"kind": None}, "'kind'"),
+        ({"format_version": 99}, "format 99"),
+    ],
+)
+def test_a_table_without_an_entry_names_its_file_and_the_way_out(
+    tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    Reconstructions(["a", "b"], np.zeros((2, 1, 8, 8, 3), np.uint8), {}, {}).save(tmp_path / "made")
+    table = tmp_path / "made" / "reconstructions.json"
+    changed = json.loads(table.read_text()) | change
+    table.write_text(json.dumps({name: value for name, value in changed.items() if value is not None}))
+    with pytest.raises(FormatError, match=words) as error:
+        Reconstructions.load(tmp_path / "made")
+    assert error.value.where == str(table) and "penfield decode image" in str(error.value)
+
+
+def test_strength_of_each_brain_is_kept_of_those_that_came_out(make: Make) -> None:
+    inputs = make_inputs(4)
+    inputs.z = spoil(inputs.z, 1)
+    made = ImageReconstructor(make(), "takagi-cvpr", strength=[0.2, 0.4, 0.6, 0.8], guidance=3, **FEW).reconstruct(
+        inputs
+    )
+    assert made.stimulus_ids == ["scene-0", "scene-2", "scene-3"]
+    assert made.settings["preset"]["strength"] == [0.2, 0.6, 0.8] and made.settings["preset"]["guidance"] == 3

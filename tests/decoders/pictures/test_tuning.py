@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from decoders.pictures import DecodedInputs, Generator, ImageReconstructor, Preset, choose_strength
+from decoders.pictures import reconstructor as length
 from recordings.errors import Cancelled, InputError, RepetitionError, ShapeError
 from recordings.events import Event
 
@@ -129,6 +130,25 @@ def test_what_leaves_nothing_to_choose_is_refused(make: Make) -> None:
     noise = ImageReconstructor(generator, replace(Preset("z", steps=4), start=None, strength=1))
     with pytest.raises(InputError, match="pure noise"):
         choose_strength(noise, inputs, shown, _pixels, strengths=(0.5,))
+
+
+def test_hours_of_trials_are_asked_for_knowingly(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, shown = make_inputs(3), np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    monkeypatch.setattr(length, "LONG_SIZE", 64)
+    monkeypatch.setattr(length, "LONG_BRAINS", 5)
+    reconstructor, calls = ImageReconstructor(make(), "takagi-cvpr", steps=4), list[None]()
+    hook = reconstructor.generator.unet.register_forward_hook(lambda *_: calls.append(None))
+
+    def choose_among(*strengths: float, **options: Any) -> int:
+        how: dict[str, Any] = {"strengths": strengths, "guidances": (2.0,), **options}
+        return len(choose_strength(reconstructor, inputs, shown, _pixels, **how).table)
+
+    with pytest.raises(InputError, match=r"3 brains at 2 settings at 64 x 64 pixels .* hours.*--allow-long"):
+        choose_among(0.5, 1.0)
+    # One step was timed, on the first brain.
+    assert len(calls) == 1
+    hook.remove()
+    assert choose_among(0.5, 1.0, allow_long=True) == 2 and choose_among(0.5) == 1
 
 
 def _pixels(pictures: np.ndarray) -> np.ndarray:
