@@ -41,7 +41,13 @@ def score(
     metric: Annotated[Metric, typer.Option(help="Representational similarity, or cross-validated prediction.")],
     features: Annotated[Path | None, typer.Option(help="Feature store to score.")] = None,
     model: Annotated[str | None, typer.Option(help="Model URI to score instead of a feature store.")] = None,
-    layer: Annotated[list[str] | None, typer.Option(help="Layer; give it once a layer. All by default.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Layer; give it once a layer. By default all of a store; of a model its top-level layers, and if it "
+            "has one stack of blocks, as a vision transformer does, each block in place of the stack."
+        ),
+    ] = None,
     readout: Annotated[Readout, typer.Option(help="How a model's activation becomes a row.")] = Readout.flat,
     stimuli: Annotated[
         Path | None, typer.Option(help="What the model is shown; by default beside the recording or RDMs.")

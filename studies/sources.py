@@ -86,9 +86,9 @@ def extract_layers(
     on_event: OnEvent | None = None,
     stop: Stop | None = None,
 ) -> dict[str, Features]:
-    """Features of stimuli by layer, kept in a store at `path`; every top-level layer of the model if none is named."""
+    """Features of stimuli by layer, kept in a store at `path`; `FeatureExtractor.main_layers` if none is named."""
     extractor = FeatureExtractor.from_uri(uri, device=device)
-    names = list(layers) or [n for n in extractor.layers() if "." not in n and n != OUTPUT] or [OUTPUT]
+    names = list(layers) or extractor.main_layers()
     return extract(
         extractor,
         stimuli,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from recordings.errors import InputError, ShapeError
 
 from .backbone import Backbone, load_backbone, sample_frames
+from .blocks import main_layers
 from .readouts import first_tensor, grid_of, read_out
 from .uris import parse_uri, unknown_name
 
@@ -74,6 +75,10 @@ class FeatureExtractor:
     def layers(self) -> list[str]:
         """Names of all layers that put out a tensor, in the order of the model's definition, then "output"."""
         return list(self.layer_shapes())
+
+    def main_layers(self) -> list[str]:
+        """Names of the layers that stand for the model, see `blocks.main_layers`; "output" if it has none."""
+        return main_layers(self.backbone.module, [name for name in self.layers() if name != OUTPUT]) or [OUTPUT]
 
     def layer_shapes(self) -> dict[str, tuple[int, ...]]:
         """Output shape of each layer for one stimulus, without the batch axis."""

@@ -121,6 +121,21 @@ def test_model_runs_no_further_than_the_last_layer(tmp_path: Path, images: np.nd
     assert ran in ([], ["blocks.0"])
 
 
+def test_blocks_stand_for_a_vision_transformer_and_stages_for_a_resnet(tmp_path: Path) -> None:
+    vit = load(f"timm:{save_timm(tmp_path / 'vit')}").main_layers()
+    assert [n for n in vit if "blocks" in n] == ["blocks.0", "blocks.1", "blocks.2"]
+    assert vit.index("patch_embed") < vit.index("blocks.0") and vit.index("blocks.2") < vit.index("norm")
+    assert not any(n.startswith("blocks.0.") for n in vit)
+    resnet = load("untrained:timm:test_resnet").main_layers()
+    assert {"conv1", "layer1", "layer2", "layer3", "layer4"} < set(resnet) and not any("." in n for n in resnet)
+    # The stack may lie deeper, and only one of two towers is read.
+    within = load(f"transformers:{save_dinov2(tmp_path / 'dinov2')}").main_layers()
+    assert [n for n in within if "." in n] == ["encoder.layer.0", "encoder.layer.1"] and "encoder" not in within
+    tower = load(f"open_clip:{save_open_clip(tmp_path / 'clip')}").main_layers()
+    assert tower == ["visual.transformer.resblocks.0", "visual.transformer.resblocks.1"]
+    assert load("baseline:gabor").main_layers() == ["output"]
+
+
 def test_layers_are_listed_with_shapes_and_mistyped_ones_told(tmp_path: Path, images: np.ndarray) -> None:
     extractor = load(f"timm:{save_timm(tmp_path / 'vit')}")
     shapes = extractor.layer_shapes()

@@ -26,6 +26,20 @@ def test_layers_against_a_recording(penfield: Callable[..., Any], world: Path, m
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "scored", "left_out"),
+    [("untrained:timm:test_vit", {"patch_embed", "blocks.0", "norm"}, {"blocks", "blocks.0.attn"}),
+     ("untrained:timm:test_resnet", {"conv1", "layer1", "layer4"}, {"layer1.0"})],
+)  # fmt: skip
+def test_layers_of_a_model_are_its_blocks_or_its_stages(
+    penfield: Callable[..., Any], world: Path, model: str, scored: set[str], left_out: set[str]
+) -> None:
+    command = ("score", "--model", model, "--recording", world / "subject", "--metric", "rsa", "--readout", "pooled")
+    layers = penfield(*command, "--json").json["layers"]
+    assert scored < set(layers) and not left_out & set(layers)
+
+
+@pytest.mark.slow
 def test_a_model_and_its_baselines(penfield: Callable[..., Any], world: Path) -> None:
     command = ("score", "--model", "baseline:pixels", "--recording", world / "subject", "--metric", "rsa")
     answer = penfield(*command, "--baselines", "--json").json
