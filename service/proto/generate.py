@@ -36,7 +36,7 @@ def release(out: Path = RELEASED) -> None:
 
 
 def _protoc(packages: tuple[str, ...], *outputs: str) -> None:
-    from grpc_tools import protoc
+    from grpc_tools import protoc  # type: ignore[import-not-found]
 
     bundled = Path(protoc.__file__).parent / "_proto"
     files = [str(path) for package in packages for path in sorted((PROTOS / package).rglob("*.proto"))]
