@@ -8,12 +8,13 @@ from .comparison import correlation_distance
 from .features import PictureFeatures, picture_correlations
 from .guards import effective_dimension, hold_out_categories, nearest_training_pictures, nearest_training_rows
 from .measures import Measure, Resampling, difference
-from .networks import PUBLISHED_NETWORKS, PublishedNetwork, fetch_network, load_network
+from .networks import PUBLISHED_NETWORKS, PublishedNetwork, load_network
 from .pictures import PictureEvaluation, evaluate_pictures
 from .pixels import pix_corr, ssim
 from .pool_retrieval import cosine_similarities, retrieval
 from .published import published_scores
 from .two_way_identification import two_way
+from .weights import fetch_network
 
 __all__ = [
     "PUBLISHED_NETWORKS",

@@ -19,9 +19,10 @@ from encoders import FeatureExtractor
 from encoders.features.backbone import load_backbone
 from encoders.features.extractor import torch_device
 from encoders.features.uris import parse_uri, unknown_name
+from encoders.features.weights import url_path
 from recordings.errors import ArtifactError, InputError, MissingWeightsError
-from recordings.events import OnEvent, Stop, report
 
+from ..quiet import quietly
 from .features import Network
 from .pixels import as_unit_tensor, scale
 
@@ -63,8 +64,8 @@ class PublishedNetwork:
 
     @property
     def path(self) -> Path:
-        """Where the weights of `url` are kept: the checkpoints of torch.hub."""
-        return Path(torch.hub.get_dir()) / "checkpoints" / str(self.url).rsplit("/", 1)[-1]
+        """Where the weights of `url` are kept."""
+        return url_path(str(self.url))
 
 
 def _weights_url(name: str) -> str:
@@ -125,7 +126,8 @@ def load_network(network: str | Network, device: str = "auto") -> Network:
         raise unknown_name("network", network, [*PUBLISHED_NETWORKS, DEFAULT_NETWORK])
     if parse_uri(network).untrained:
         raise InputError("untrained weights say nothing about a picture", where=network, remedy="Leave untrained: out")
-    extractor = FeatureExtractor.from_uri(network, device)
+    with quietly():
+        extractor = FeatureExtractor.from_uri(network, device)
     if extractor.modality != "image":
         raise InputError(f"reads {extractor.modality}, not images", where=network)
     readout = "projected" if extractor.backbone.project is not None else "pooled"
@@ -146,8 +148,7 @@ def published_network(network: PublishedNetwork, device: str = "auto", *, name: 
         raise MissingWeightsError(
             f"the weights of {name or network.architecture} are not on this machine",
             where=network.path.parent,
-            remedy=f'Fetch them with `python -c "from decoders.evaluation import fetch_network; '
-            f"fetch_network('{name}')\"`",
+            remedy=f'Fetch them with `penfield models fetch "{name}"`' if name else f"They come from {network.url}",
         )
     model = network.build()
     _load_weights(model, network)
@@ -167,32 +168,6 @@ def as_function(
         return forward(network.preprocess(pictures).to(where)).float().cpu().numpy()
 
     return features
-
-
-def fetch_network(name: str, on_event: OnEvent | None = None, stop: Stop | None = None) -> Path | None:
-    """Download the weights of a published network to where `load_network` finds them; return that file.
-
-    Raises
-    ------
-    UnknownNameError : no such network. MissingWeightsError : they cannot be fetched.
-    InputError : they are fetched by another command, which it names.
-    """
-    if name not in PUBLISHED_NETWORKS:
-        raise unknown_name("published network", name, PUBLISHED_NETWORKS)
-    network = PUBLISHED_NETWORKS[name]
-    if network.url is None:
-        raise InputError("comes with its library", where=name, remedy=f"`penfield models fetch {network.architecture}`")
-    report(on_event, stop, "fetch", 0, 1, network=name)
-    network.path.parent.mkdir(parents=True, exist_ok=True)
-    digest = torch.hub.HASH_REGEX.search(network.path.name)
-    try:
-        torch.hub.download_url_to_file(
-            network.url, str(network.path), hash_prefix=digest.group(1) if digest else None, progress=False
-        )
-    except (OSError, RuntimeError) as error:
-        raise MissingWeightsError(f"{network.url} could not be fetched ({error})", where=name) from error
-    report(on_event, None, "fetch", 1, 1, network=name)
-    return network.path
 
 
 def _load_weights(model: nn.Module, network: PublishedNetwork) -> None:

@@ -107,12 +107,37 @@ def fetch(uri: str, on_event: OnEvent | None = None, stop: Stop | None = None) -
     if source.repository:
         _fetch_repository(uri, source)
     elif source.url:
-        path = _url_path(source.url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(source.url, str(path), hash_prefix=_hash_prefix(path), progress=False)
+        fetch_url(source.url, uri)
     status = verify(uri)
     report(on_event, None, "fetch", 1, 1, uri=uri)
     return status
+
+
+def url_path(url: str) -> Path:
+    """Where the weights of an address are kept: the checkpoints of torch.hub."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def fetch_url(url: str, where: str) -> Path:
+    """Download weights to `url_path`, checked against the hash in their name, if there is one.
+
+    Parameters
+    ----------
+    where : what they belong to, for errors.
+
+    Raises
+    ------
+    MissingWeightsError : they cannot be fetched, or are not what their name promises.
+    """
+    path = url_path(url)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=_hash_prefix(path), progress=False)
+    except (OSError, RuntimeError) as error:
+        raise MissingWeightsError(
+            f"{url} could not be fetched ({error})", where=where, remedy="Check the network, and try again"
+        ) from error
+    return path
 
 
 def verify(uri: str, on_event: OnEvent | None = None, stop: Stop | None = None) -> WeightsStatus:
@@ -169,7 +194,7 @@ def weight_files(path: Path) -> list[Path]:
 
 def _locate(source: Source) -> Path | None:
     if source.url:
-        path = _url_path(source.url)
+        path = url_path(source.url)
         return path if path.exists() else None
     for name in source.files:
         if source.folder is not None:
@@ -188,7 +213,7 @@ def _home(source: Source) -> Path:
     if source.folder is not None:
         return source.folder
     if source.url:
-        return _url_path(source.url).parent
+        return url_path(source.url).parent
     return Path(constants.HF_HUB_CACHE) / f"models--{(source.repository or '').replace('/', '--')}"
 
 
@@ -228,10 +253,6 @@ def licence_of(folder: Path) -> str:
         return str(ModelCard.load(card).data.license or "")
     except (ValueError, OSError):
         return ""
-
-
-def _url_path(url: str) -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
 def _hash_prefix(path: Path) -> str | None:

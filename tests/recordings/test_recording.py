@@ -277,4 +277,5 @@ def test_constant_neuroids_have_one_value_in_each_time_bin():
     with pytest.raises(ConstantUnitError, match=r"does not vary over 600 presentations \(1 such in all\)"):
         recording.check_varies()
     bins = np.stack([values, np.ones_like(values)], 1)
-    assert Recording(bins, ids, {"roi": ["V1"] * 4}).constant_neuroids().tolist() == [False, True, False, False]
+    binned = Recording(bins, ids, {"roi": ["V1"] * 4}, time=[0.0, 0.1])
+    assert binned.constant_neuroids().tolist() == [False, True, False, False]
