@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
-from .errors import CorruptImageError, FormatError, ImageTooLargeError, TruncatedFileError
+from .errors import CorruptImageError, FormatError, ImageTooLargeError, InputError, TruncatedFileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-MAX_PIXELS = 100_000_000
 _SEVERAL_FRAMES = ("GIF", "WEBP", "TIFF")
 
 # Penfield checks the header itself, with an error that names the file.
 Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a picture or clip may be; more is refused by the header, before it is decoded.
+
+    Parameters
+    ----------
+    max_pixels : pixels of a picture, or of one frame of a clip.
+    max_frames : frames of a clip.
+    max_bytes : bytes of a picture or of a whole clip once it is decoded, three a pixel.
+    """
+
+    max_pixels: int = 4096**2
+    max_frames: int = 512
+    max_bytes: int = 256 * 2**20
+
+    def check(self, width: int, height: int, frames: int, where: str | PathLike[str]) -> None:
+        """Raise an ImageTooLargeError if `frames` frames of this size are more."""
+        pixels = width * height
+        if pixels > self.max_pixels or frames > self.max_frames or 3 * pixels * frames > self.max_bytes:
+            raise ImageTooLargeError(
+                f"{width} x {height} pixels x {frames} frames, more than the limits of {self.max_pixels:,} pixels a "
+                f"frame, {self.max_frames:,} frames and {self.max_bytes:,} bytes in all",
+                where=where,
+                remedy="Scale it down or cut it first",
+            )
+
+
+# Of files that the user chose; the defaults are for what strangers send.
+FILE_LIMITS = Limits(max_pixels=100_000_000, max_frames=100_000, max_bytes=300_000_000)
 
 
 def read(path: str | PathLike[str]) -> np.ndarray:
@@ -28,27 +61,80 @@ def read(path: str | PathLike[str]) -> np.ndarray:
 
     Raises
     ------
-    ImageTooLargeError : more than `MAX_PIXELS` over all frames, by the header.
+    ImageTooLargeError : more than `FILE_LIMITS`, by the header.
     CorruptImageError : the file cannot be decoded.
     """
     path = Path(path)
     if path.suffix.lower() in VIDEO_SUFFIXES:
-        return _read_video(path)
+        return read_video(path, where=path)
+    frames = read_picture(path, where=path)
+    return frames[0] if len(frames) == 1 else frames
+
+
+def read_picture(
+    source: Path | BinaryIO,
+    *,
+    where: str | PathLike[str],
+    formats: Sequence[str] | None = None,
+    limits: Limits = FILE_LIMITS,
+) -> np.ndarray:
+    """The frames of an image file as (T, H, W, 3) uint8; a still image has one.
+
+    Parameters
+    ----------
+    source : the file, or its content.
+    where : how errors call it.
+    formats : Pillow's names of the formats that may be tried; by default all.
+
+    Raises
+    ------
+    ImageTooLargeError, CorruptImageError : as `read`.
+    """
     try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in _SEVERAL_FRAMES else 1
-            _check_size(path, image.width, image.height, frames)
-            if frames == 1:
-                return _rgb(image)
-            return np.stack([_rgb(frame) for frame in ImageSequence.Iterator(image)])
+        with Image.open(source, formats=formats) as image:
+            count = getattr(image, "n_frames", 1) if image.format in _SEVERAL_FRAMES else 1
+            limits.check(image.width, image.height, count, where)
+            if count == 1:
+                return _rgb(image)[None]
+            return np.stack(list(_frames(image, where, count, limits)))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         if isinstance(error, ImageTooLargeError):
             raise
         raise CorruptImageError(
             f"cannot be decoded ({error})",
-            where=path,
+            where=where,
             remedy="Replace the file or leave it out of the stimuli",
         ) from error
+
+
+def read_video(
+    source: Path | BinaryIO,
+    *,
+    where: str | PathLike[str],
+    format: str | None = None,
+    limits: Limits = FILE_LIMITS,
+) -> np.ndarray:
+    """A film as (T, H, W, 3) uint8; arguments and errors as of `read_picture`, `format` by FFmpeg's name."""
+    import av
+
+    try:
+        with av.open(source if hasattr(source, "read") else str(source), format=format) as container:
+            stream = container.streams.video[0]
+            limits.check(stream.width, stream.height, max(stream.frames, 1), where)
+            # The size may grow on the way: the codec refuses it before it takes the memory.
+            stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
+            frames: list[np.ndarray] = []
+            for frame in container.decode(stream):
+                # A container may not say how many frames it has.
+                limits.check(frame.width, frame.height, len(frames) + 1, where)
+                frames.append(frame.to_ndarray(format="rgb24"))
+        if not frames:
+            raise CorruptImageError("holds no frame", where=where)
+        return np.stack(frames)
+    except (av.FFmpegError, IndexError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise CorruptImageError(f"cannot be decoded ({error})", where=where) from error
 
 
 def write(path: str | PathLike[str], pixels: np.ndarray) -> None:
@@ -61,13 +147,11 @@ def write(path: str | PathLike[str], pixels: np.ndarray) -> None:
     first.save(path, "TIFF", save_all=True, append_images=rest, compression="tiff_deflate")
 
 
-def _check_size(path: Path, width: int, height: int, frames: int) -> None:
-    if width * height * frames > MAX_PIXELS:
-        raise ImageTooLargeError(
-            f"{width} x {height} pixels x {frames} frames, more than the limit of {MAX_PIXELS:,} pixels",
-            where=path,
-            remedy="Scale it down first",
-        )
+def _frames(image: Image.Image, where: str | PathLike[str], count: int, limits: Limits) -> Iterator[np.ndarray]:
+    for frame in ImageSequence.Iterator(image):
+        # Pages of a TIFF have sizes of their own.
+        limits.check(frame.width, frame.height, count, where)
+        yield _rgb(frame)
 
 
 def _rgb(image: Image.Image) -> np.ndarray:
@@ -75,25 +159,6 @@ def _rgb(image: Image.Image) -> np.ndarray:
         grey = Image.new("RGBA", image.size, (128, 128, 128, 255))
         image = Image.alpha_composite(grey, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
-
-
-def _read_video(path: Path) -> np.ndarray:
-    import av
-
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            _check_size(path, stream.width, stream.height, max(stream.frames, 1))
-            frames = []
-            for frame in container.decode(stream):
-                frames.append(frame.to_ndarray(format="rgb24"))
-                # A container may not say how many frames it has.
-                _check_size(path, stream.width, stream.height, len(frames))
-    except (av.FFmpegError, IndexError) as error:
-        raise CorruptImageError(f"cannot be decoded ({error})", where=path) from error
-    if not frames:
-        raise CorruptImageError("holds no frame", where=path)
-    return np.stack(frames)
 
 
 class Hdf5Rows:
