@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -75,7 +75,7 @@ def read_picture(
     source: Path | BinaryIO,
     *,
     where: str | PathLike[str],
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
     limits: Limits = FILE_LIMITS,
 ) -> np.ndarray:
     """The frames of an image file as (T, H, W, 3) uint8; a still image has one.
@@ -118,7 +118,7 @@ def read_video(
     import av
 
     try:
-        with av.open(source if hasattr(source, "read") else str(source), format=format) as container:
+        with av.open(source if hasattr(source, "read") else str(source), "r", format) as container:
             stream = container.streams.video[0]
             limits.check(stream.width, stream.height, max(stream.frames, 1), where)
             # The size may grow on the way: the codec refuses it before it takes the memory.
