@@ -60,3 +60,7 @@ class NotReadyError(InputError):
 
 class ChecksumError(PenfieldError):
     """What arrived is not what was sent."""
+
+
+class NotOfferedError(PenfieldError):
+    """The protocol has it, and this server does not answer it."""
