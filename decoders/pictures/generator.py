@@ -95,7 +95,8 @@ class Generator:
 
         Parameters
         ----------
-        name : a folder, a repository on the hub, "miniature:diffusion" or "miniature:depth".
+        name : a folder, a repository on the hub, OWNER/NAME[@REVISION] with or without "diffusers:" before it,
+            "miniature:diffusion" or "miniature:depth".
         controlnet : folder, repository or "miniature:controlnet"; by default that of the folder, if it has one.
         ip_adapter : safetensors file, folder or "miniature:ip_adapter"; by default that of the folder, if it has one.
         dtype : of the weights; float32 by default.
@@ -103,7 +104,7 @@ class Generator:
 
         Raises
         ------
-        MissingWeightsError : not on this machine; says what to run.
+        MissingWeightsError : not on this machine, or fetched in part; says what to run.
         ArtifactError : a part is missing, pickled, damaged, or does not fit the others.
         """
         dtype = dtype or torch.float32
