@@ -12,7 +12,7 @@ import numpy as np
 
 from encoders import Features
 from recordings import Artifact, Recording
-from recordings.artifacts import check_neuroids, load_artifact, recording_fields
+from recordings.artifacts import check_neuroids, load_artifact, recording_fields, restored_fields
 from recordings.errors import InputError, UnknownNameError
 from recordings.events import Event, OnEvent, Stop
 
@@ -252,7 +252,7 @@ class BrainDecoder(Artifact):
         config, _ = load_artifact(folder, cls.__name__)
         decoder = cls(config["rois"], **config["parameters"])
         decoder.decoders_ = {target: LatentDecoder._read(folder / TARGETS / target) for target in config["rois"]}
-        decoder.recording_ = {key: config[key] for key in ("neuroid_ids", "space", "neuroid_fingerprint")}
+        decoder.recording_ = restored_fields(config)
         return decoder
 
     def _card(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from recordings import Artifact, Recording, leave_one_group_out
-from recordings.artifacts import check_neuroids, recording_fields
+from recordings.artifacts import check_neuroids, recording_fields, restored_fields
 from recordings.errors import InputError, NotFiniteError, RepetitionError
 from recordings.events import OnEvent, Stop, report
 from recordings.splits import check_split
@@ -139,8 +139,7 @@ class CategoryDecoder(Artifact):
         decoder.classes_ = np.array(config["classes"], object)
         decoder.temperature_, decoder.cv_accuracy_ = config["temperature"], config["cv_accuracy"]
         decoder.map_ = LinearMap(**tensors)
-        names = ("neuroid_ids", "space", "neuroid_fingerprint", "n_presentations")
-        decoder.training_ = {name: config[name] for name in names}
+        decoder.training_ = restored_fields(config) | {"n_presentations": config["n_presentations"]}
         return decoder
 
     def _card(self) -> str:

@@ -22,7 +22,7 @@ from .latent_map import LatentMap, Targets, fit_map
 from .recalibration import recalibrate
 from .retrieval import Retrieval, retrieve
 from .selection import select_neuroids, warn_of_constants
-from .training_record import RECORD, add_stimuli, check_features, check_unseen, training_record
+from .training_record import add_stimuli, check_features, check_unseen, restored_record, training_record
 
 DEFAULT_ALPHAS = tuple(np.logspace(0, 6, 13).tolist())
 _PARAMETERS = (
@@ -329,7 +329,7 @@ class LatentDecoder(Artifact):
         decoder.explained_variance_ = config["explained_variance"]
         decoder.temperature_ = config["temperature"]
         decoder.cv_accuracy_, decoder.cv_chance_ = config["cv_accuracy"], config["cv_chance"]
-        decoder.training_ = {name: config[name] for name in RECORD}
+        decoder.training_ = restored_record(config)
         return decoder
 
     def _card(self) -> str:

@@ -7,16 +7,14 @@ from typing import Any
 
 from encoders import Features
 from recordings import Recording
-from recordings.artifacts import recording_fields
+from recordings.artifacts import recording_fields, restored_fields
 from recordings.errors import ArtifactError, LeakageError
 
-RECORD = (
-    "neuroid_ids", "space", "neuroid_fingerprint", "feature_fingerprint", "features", "feature_shape", "stimulus_ids"
-)  # fmt: skip
+RECORD = ("feature_fingerprint", "features", "feature_shape", "stimulus_ids")
 
 
 def training_record(recording: Recording, features: Features, stimulus_ids: Iterable[str]) -> dict[str, Any]:
-    """JSON values by the names of `RECORD`: neuroids, feature space and the stimuli that were fitted."""
+    """JSON values: neuroids, and by the names of `RECORD` feature space and the stimuli that were fitted."""
     return {
         **recording_fields(recording),
         "feature_fingerprint": features.fingerprint(),
@@ -24,6 +22,11 @@ def training_record(recording: Recording, features: Features, stimulus_ids: Iter
         "feature_shape": list(features.shape[1:]),
         "stimulus_ids": sorted(stimulus_ids),
     }
+
+
+def restored_record(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `training_record` gave, from a saved configuration that holds it among other values."""
+    return restored_fields(config) | {name: config[name] for name in RECORD}
 
 
 def check_features(record: Mapping[str, Any], features: Features) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.special import softmax
 
 from recordings import Recording
-from recordings.artifacts import load_artifact
+from recordings.artifacts import load_artifact, restored_fields
 from recordings.errors import ArtifactError, InputError, RepetitionError
 from recordings.events import OnEvent, Stop, report
 from recordings.statistics import correlate
@@ -185,7 +185,7 @@ class Ensemble(Encoder):
         ensemble = cls(members, config["temperature"])
         ensemble.weights_, ensemble.r_ = tensors["weights_"], tensors["r_"]
         ensemble.stimulus_ids_ = config["stimulus_ids"]
-        ensemble.recording_ = {key: config[key] for key in ("neuroid_ids", "space", "neuroid_fingerprint")}
+        ensemble.recording_ = restored_fields(config)
         return ensemble
 
     def _card(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recordings import Recording
-from recordings.artifacts import recording_fields
+from recordings.artifacts import recording_fields, restored_fields
 from recordings.errors import RepetitionError, UnknownNameError
 from recordings.events import OnEvent, Stop
 
@@ -271,7 +271,7 @@ class LinearEncoder(Encoder):
             if config["fitted_solver"] == "kernel":
                 encoder.training_.append(tensors[f"band{i}.training"])
         encoder.solver_, encoder.stimulus_ids_ = config["fitted_solver"], config["stimulus_ids"]
-        encoder.recording_ = {key: config[key] for key in ("neuroid_ids", "space", "neuroid_fingerprint")}
+        encoder.recording_ = restored_fields(config)
         return encoder
 
     def _card(self) -> str:

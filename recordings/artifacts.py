@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from .errors import ArtifactError
 from .recording import Recording
+from .standardise import STANDARDISED
 from .storage import atomic_path
 
 FORMAT_VERSION = 1
@@ -125,21 +126,43 @@ def read_config(folder: str | PathLike[str]) -> dict[str, Any]:
 
 
 def recording_fields(recording: Recording) -> dict[str, Any]:
-    """What a model remembers of its training recording: ordered neuroid ids, their space and a hash of both."""
+    """What a model remembers of its training recording: ordered neuroid ids, their space and a hash of both.
+
+    If it was standardised, also by what (`recordings.standardise.STANDARDISED`).
+    """
+    how = recording.attrs.get(STANDARDISED)
     return {
         "neuroid_ids": [str(i) for i in recording.neuroid_ids],
         "space": recording.space.to_dict(),
         "neuroid_fingerprint": recording.fingerprint(),
+        **({STANDARDISED: how} if how else {}),
     }
 
 
-def check_neuroids(config: Mapping[str, Any], recording: Recording) -> None:
-    """Raise `ArtifactError` if a recording has other neuroids, another order or another space than the model."""
+def restored_fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `recording_fields` gave, from a saved configuration that holds it among other values."""
+    names = ("neuroid_ids", "space", "neuroid_fingerprint", STANDARDISED)
+    return {name: config[name] for name in names if name in config}
+
+
+def check_neuroids(config: Mapping[str, Any], recording: Recording, *, responses: bool = True) -> None:
+    """Raise `ArtifactError` if a recording has other neuroids, another order or another space than the model.
+
+    Or, unless its `responses` are not read, if it is standardised otherwise than that of the fit.
+    """
     if config["neuroid_fingerprint"] != recording.fingerprint():
         raise ArtifactError(
             f"the recording's {recording.n_neuroids} neuroids are not the {len(config['neuroid_ids'])} the model was "
             "fitted on, or stand in another order or space",
             remedy="Use the recording of the same subject and the same mask",
+        )
+    fitted, given = config.get(STANDARDISED), recording.attrs.get(STANDARDISED)
+    if responses and fitted != given:
+        raise ArtifactError(
+            f"the responses are {f'standardised by {given}' if given else 'not standardised'}, those of the fit were "
+            f"{f'standardised by {fitted}' if fitted else 'not'}",
+            where="recording",
+            remedy="Standardise them with the moments of the training part (recordings.SessionScaler)",
         )
 
 

@@ -10,6 +10,9 @@ import pandas as pd
 from .errors import MismatchedIdsError
 from .recording import Recording
 
+# Attribute of a recording that says by what it is standardised.
+STANDARDISED = "standardised"
+
 
 class SessionScaler:
     """Remove each session's mean and scale each session to unit variance, neuroid by neuroid.
@@ -35,10 +38,25 @@ class SessionScaler:
     def transform(self, recording: Recording, path: str | PathLike[str] | None = None) -> Recording:
         """Standardise with what `fit` learnt; with `path`, block by block on disk.
 
+        The result says so in its attribute ``standardised``, so that a model refuses responses of another scale.
+
         Raises
         ------
         MismatchedIdsError : a session that the training part does not have.
         """
+        self.check_sessions(recording)
+        sessions = recording.presentation("session")
+
+        def scale(values: np.ndarray, rows: slice) -> np.ndarray:
+            means = np.stack([self.means_[s] for s in sessions[rows]])
+            return (values - means) / np.stack([self.stds_[s] for s in sessions[rows]])
+
+        scaled = recording.map_rows(scale, path)
+        scaled.attrs[STANDARDISED] = "session"
+        return scaled
+
+    def check_sessions(self, recording: Recording) -> None:
+        """Raise `MismatchedIdsError` if a session of the recording is not in the training part."""
         sessions = recording.presentation("session")
         unknown = [s for s in pd.unique(sessions) if s not in self.means_]
         if unknown:
@@ -46,12 +64,6 @@ class SessionScaler:
                 f"session {unknown[0]} has no training data to learn its scale from",
                 remedy="Hold out stimuli instead of sessions, or standardise per run beforehand",
             )
-
-        def scale(values: np.ndarray, rows: slice) -> np.ndarray:
-            means = np.stack([self.means_[s] for s in sessions[rows]])
-            return (values - means) / np.stack([self.stds_[s] for s in sessions[rows]])
-
-        return recording.map_rows(scale, path)
 
 
 def _moments(recording: Recording) -> tuple[np.ndarray, np.ndarray]:

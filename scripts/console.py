@@ -43,6 +43,12 @@ class Device(StrEnum):
     mps = "mps"
 
 
+class Standardisation(StrEnum):
+    """Within what responses are standardised."""
+
+    session = "session"
+
+
 @dataclass(frozen=True)
 class Run:
     """What every command knows: where to compute, with which seed, whom to tell and when to stop.
@@ -69,6 +75,15 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stand
 Recorded = Annotated[Path, typer.Option("--recording", "-r", help="Recording (.zarr) or subject folder.")]
 Fitted = Annotated[Path, typer.Option("--model", "-m", help="Fitted model, a folder.")]
 Rois = Annotated[list[str] | None, typer.Option("--roi", help="Region; give it once a region. All by default.")]
+
+
+Standardise = Annotated[
+    Standardisation | None,
+    typer.Option(
+        help="Give each neuroid mean 0 and variance 1 in every session, learnt on the training part; what is "
+        "evaluated later is scaled alike. By default responses stay as they are."
+    ),
+]
 
 
 class Program(TyperGroup):

@@ -31,6 +31,7 @@ def fit(
         str, typer.Option(help="What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,... or none.")
     ] = "stimulus:0.2",
     roi: console.Rois = None,
+    standardise: console.Standardise = None,
     reliability: Annotated[
         float, typer.Option(min=0, max=1, help="Smallest noise ceiling of a neuroid that is read.")
     ] = 0.05,
@@ -103,10 +104,16 @@ def fit(
     """
     from recordings.errors import InputError
     from studies.sources import open_recording
+    from studies.standardise import standardise_sessions
     from studies.study import training_part
 
     console.check_absent(out, overwrite)
-    train = training_part(open_recording(recording, tuple(roi or ())), split, run.seed)
+    whole = open_recording(recording, tuple(roi or ()))
+    train = training_part(whole, split, run.seed)
+    if standardise:
+        if not (features or target or preset):
+            raise typer.BadParameter("categories are not standardised: their groups are left out in turn")
+        train = standardise_sessions(train, whole)
     selection: dict[str, Any] = {"reliability": None if all_neuroids else reliability, "max_neuroids": max_neuroids}
     models: dict[str, Any] = {
         "generator": generator,

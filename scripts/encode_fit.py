@@ -53,6 +53,7 @@ def fit(
         str, typer.Option(help="What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,... or none.")
     ] = "stimulus:0.2",
     roi: console.Rois = None,
+    standardise: console.Standardise = None,
     delays: Annotated[str | None, typer.Option(help="Delays in samples for time series, such as 0,1,2.")] = None,
     keep_constant: Annotated[
         bool,
@@ -138,6 +139,7 @@ def fit(
     from encoders.routings import check_readout
     from studies.encoding import fit_encoder, make_encoder
     from studies.sources import open_recording, open_stores
+    from studies.standardise import standardise_sessions
     from studies.study import training_part
 
     console.check_absent(out, overwrite)
@@ -175,12 +177,15 @@ def fit(
     spaces = open_stores(features, layer or ())
     if routing:
         check_readout(routing.value, spaces)
-    train = training_part(open_recording(recording, tuple(roi or ())), split, run.seed)
+    whole = open_recording(recording, tuple(roi or ()))
+    train = training_part(whole, split, run.seed)
     if dry_run:
         from studies.plan import plan_encoder
 
         return plan_encoder(encoder, spaces, train).to_dict()
     with tempfile.TemporaryDirectory() as scratch:
+        if standardise:
+            train = standardise_sessions(train, whole, Path(scratch) / "standardised.zarr")
         fit_encoder(
             encoder,
             spaces,
@@ -223,12 +228,16 @@ def ensemble(
     from studies.encoding import select_features
     from studies.evaluation import split_by_fit
     from studies.sources import open_recording, open_stores
+    from studies.standardise import standardise_as_fitted
     from studies.study import training_part
 
     console.check_absent(out, overwrite)
     members = {name: load_encoder(path) for name, path in _names(member).items()}
     spaces = open_stores(features, layer or ())
-    _, unseen = split_by_fit(list(members.values()), open_recording(recording, tuple(roi or ())))
+    fitted_on = {i for encoder in members.values() for i in encoder.stimulus_ids_}
+    first = next(iter(members.values()))
+    whole = standardise_as_fitted(first.recording_, open_recording(recording, tuple(roi or ())), fitted_on)
+    _, unseen = split_by_fit(list(members.values()), whole)
     part = training_part(unseen, split, run.seed)
     fitted = Ensemble(members, temperature)
     fitted.fit(select_features(fitted, spaces), part, on_event=run.on_event, stop=run.stop)

@@ -61,9 +61,11 @@ def evaluate(
     from encoders import load_encoder
     from studies.evaluation import ceiling_of, score_against_baselines, score_encoder, split_by_fit
     from studies.sources import extract_baselines, open_recording, open_stimuli, open_stores
+    from studies.standardise import standardise_as_fitted
 
     encoder, spaces = load_encoder(model), open_stores(features, layer or ())
-    whole = open_recording(recording, tuple(roi or ()))
+    given = open_recording(recording, tuple(roi or ()))
+    whole = standardise_as_fitted(encoder.recording_, given, encoder.stimulus_ids_)
     train, test = split_by_fit(encoder, whole)
     ceiling = ceiling_of(encoder, whole, test, nuisance or ())
     how: dict[str, Any] = {"ceiling": ceiling, "metric": metric.value, "nuisance": nuisance or (), "seed": run.seed}

@@ -89,7 +89,7 @@ def attend(
     if overlays and stimuli:
         answer["overlays"] = write_overlays(found, open_stimuli(stimuli), overlays, overwrite=overwrite)
     if maps and whole:
-        check_neuroids(encoder.recording_, whole)
+        check_neuroids(encoder.recording_, whole, responses=False)
         fields = receptive_fields(encoder, given, ids, runs=runs, **watched)
         columns = ("x", "y", "sigma", "eccentricity", "polar_angle")
         answer["maps"] = write_brain_maps(whole, {c: fields[c] for c in columns}, maps, overwrite=overwrite)
@@ -141,7 +141,7 @@ def attribute(
         if recording is None:
             raise InputError("regions need the recording", remedy="Give --recording")
         whole = open_recording(recording)
-        check_neuroids(encoder.recording_, whole)
+        check_neuroids(encoder.recording_, whole, responses=False)
         neuroids = whole.roi_mask(*roi)
     given = select_features(encoder, spaces)
     ids = stimulus or list(map(str, next(iter(spaces.values())).stimulus_ids))

@@ -166,7 +166,7 @@ def region_contrast(
     ArtifactError : other neuroids or features than in the fit. MismatchedIdsError : a stimulus without features.
     """
     _check_kinds(encoder, first, second)
-    check_neuroids(encoder.recording_, recording)
+    check_neuroids(encoder.recording_, recording, responses=False)
     if not recording.rois:
         raise InputError("the recording has no regions", where="recording", remedy="Give neuroids a coordinate 'roi'")
     masks = np.stack([recording.roi_mask(name) for name in recording.rois], 1)

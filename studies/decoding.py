@@ -14,6 +14,8 @@ from recordings.artifacts import read_config
 from recordings.errors import ArtifactError, InputError, RepetitionError, UnknownNameError
 from recordings.events import OnEvent, Stop
 
+from .standardise import standardise_as_fitted
+
 
 def load_latent_decoder(path: Path) -> LatentDecoder:
     """A fitted `LatentDecoder`; `ArtifactError` if there is none at `path`, which is never looked up on a hub."""
@@ -31,13 +33,23 @@ def fitted_stimuli(decoder: LatentDecoder | BrainDecoder) -> set[str]:
     return {i for fitted in decoders for i in fitted.training_["stimulus_ids"]}
 
 
+def as_fitted(decoder: LatentDecoder | BrainDecoder, recording: Recording) -> Recording:
+    """A recording on the scale that the decoder was fitted on, see `standardise_as_fitted`."""
+    fitted = decoder.recording_ if isinstance(decoder, BrainDecoder) else decoder.training_
+    return standardise_as_fitted(fitted, recording, fitted_stimuli(decoder))
+
+
 def held_out_average(decoder: LatentDecoder | BrainDecoder, recording: Recording) -> Recording:
     """Responses to the stimuli that a decoder was not fitted on, averaged over repetitions.
 
+    They are on the scale of the fit, see `standardise_as_fitted`.
+
     Raises
     ------
-    RepetitionError : it was fitted on all of them.
+    RepetitionError : it was fitted on all of them. MismatchedIdsError : a session without stimuli of the fit, where
+    that was standardised by session.
     """
+    recording = as_fitted(decoder, recording)
     unseen = ~np.isin(recording.stimulus_ids.astype(str), list(fitted_stimuli(decoder)))
     if not unseen.any():
         raise RepetitionError(

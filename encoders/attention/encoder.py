@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from recordings import Recording
-from recordings.artifacts import recording_fields
+from recordings.artifacts import recording_fields, restored_fields
 from recordings.errors import InputError, UnknownNameError
 from recordings.events import OnEvent, Stop, report
 
@@ -390,7 +390,7 @@ class TransformerEncoder(Encoder):
         encoder.module_.load_state_dict(state)
         encoder.history_ = History.from_config(config["history"])
         encoder.stimulus_ids_ = config["stimulus_ids"]
-        encoder.recording_ = {key: config[key] for key in ("neuroid_ids", "space", "neuroid_fingerprint")}
+        encoder.recording_ = restored_fields(config)
         return encoder
 
     def _card(self) -> str:

@@ -22,7 +22,7 @@ from recordings.errors import InputError, RepetitionError
 from recordings.events import Event, OnEvent, Stop
 from recordings.storage import atomic_path
 
-from ..decoding import fitted_stimuli, held_out_average
+from ..decoding import as_fitted, fitted_stimuli, held_out_average
 from ..plan import Plan, extrapolate, resident_memory
 from .comparison import COMPARED, NETWORK, compare, load_pictures, nearest_training, write_picture_report
 from .fitting import PictureDecoder, Readers, chosen_stimuli, concatenate
@@ -192,8 +192,9 @@ class _Given:
         seed: int,
         watched: Mapping[str, Any],
     ):
-        self.recording, self.drawing, self.device, self.seed, self.watched = recording, drawing, device, seed, watched
+        self.drawing, self.device, self.seed, self.watched = drawing, device, seed, watched
         self.decoder = PictureDecoder.load(model)
+        self.recording = as_fitted(self.decoder.decoder, recording)
         test = chosen_stimuli(held_out_average(self.decoder.decoder, recording), stimulus_ids)
         preset = find_preset(drawing.preset)
         for target in targets_of(preset):

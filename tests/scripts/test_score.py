@@ -13,6 +13,9 @@ from PIL import Image
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import spearmanr
 
+from recordings import Stimuli
+from studies.sources import extract_layers
+
 
 @pytest.mark.parametrize("metric", ["rsa", "predictivity"])
 def test_layers_against_a_recording(penfield: Callable[..., Any], world: Path, metric: str) -> None:
@@ -25,17 +28,18 @@ def test_layers_against_a_recording(penfield: Callable[..., Any], world: Path, m
     assert set(layers["good"]["roi"]) == {"A", "B"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "scored", "left_out"),
-    [("untrained:timm:test_vit", {"patch_embed", "blocks.0", "norm"}, {"blocks", "blocks.0.attn"}),
-     ("untrained:timm:test_resnet", {"conv1", "layer1", "layer4"}, {"layer1.0"})],
-)  # fmt: skip
+    [
+        ("untrained:timm:test_vit", {"patch_embed", "blocks.0", "norm"}, {"blocks", "blocks.0.attn"}),
+        ("untrained:timm:test_resnet", {"conv1", "layer1", "layer4"}, {"layer1.0"}),
+    ],
+)
 def test_layers_of_a_model_are_its_blocks_or_its_stages(
-    penfield: Callable[..., Any], world: Path, model: str, scored: set[str], left_out: set[str]
+    tmp_path: Path, rng: np.random.Generator, model: str, scored: set[str], left_out: set[str]
 ) -> None:
-    command = ("score", "--model", model, "--recording", world / "subject", "--metric", "rsa", "--readout", "pooled")
-    layers = penfield(*command, "--json").json["layers"]
+    shown = Stimuli.from_arrays(rng.integers(0, 255, (3, 16, 16, 3), dtype=np.uint8))
+    layers = extract_layers(model, shown, tmp_path / "model.zarr", device="cpu")
     assert scored < set(layers) and not left_out & set(layers)
 
 
