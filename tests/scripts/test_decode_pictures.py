@@ -17,7 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from decoders import Generator, Reconstructions
-from decoders.pictures import PRESETS
+from decoders.pictures import PRESETS, reconstructor
 from recordings import Subject
 from scripts.penfield import app
 
@@ -94,6 +94,18 @@ def test_strength_is_chosen_on_training_stimuli(drawn: Path, tmp_path: Path) -> 
     assert [row["strength"] for row in found["tuning"]] == [0, 0.5, 0.8, 1]
     assert best["strength"] == found["strength"] and best["n"] == 6
     assert Reconstructions.load(tmp_path / "out").settings["preset"]["strength"] == found["strength"]
+
+
+@pytest.mark.slow
+def test_allow_long_reaches_the_trials_of_auto(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconstructor, "LONG_SIZE", 64)
+    monkeypatch.setattr(reconstructor, "LONG_BRAINS", 5)
+    given = ("--strength", "auto", "--guidance", 1, "--steps", 2, "--tune-on", 3, "--stimulus", first(drawn))
+    where = ("-r", drawn / "subject", "-m", drawn / "decoder", "--out", tmp_path / "out")
+    result = CliRunner().invoke(app, [*map(str, ("decode", "image", *where, *given))])
+    assert result.exit_code == 2 and "3 brains at 4 settings" in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert len(image(drawn, tmp_path / "out", *given, "--allow-long")["tuning"]) == 4
 
 
 def first(drawn: Path) -> str:
