@@ -32,7 +32,7 @@ def generate(out: Path = GENERATED) -> None:
 
 def release(out: Path = RELEASED) -> None:
     """Write the protocol as it is now to `out`: later versions are held to stay readable by its clients."""
-    _protoc(("penfield",), f"--descriptor_set_out={out}")
+    _protoc(("penfield",), "--include_imports", f"--descriptor_set_out={out}")
 
 
 def _protoc(packages: tuple[str, ...], *outputs: str) -> None:

@@ -33,7 +33,8 @@ def protocol() -> pb.FileDescriptorSet:
 
 
 def released() -> pb.FileDescriptorSet:
-    return pb.FileDescriptorSet.FromString((PROTOS / "penfield_v1.binpb").read_bytes())
+    files = pb.FileDescriptorSet.FromString((PROTOS / "penfield_v1.binpb").read_bytes())
+    return pb.FileDescriptorSet(file=[file for file in files.file if file.package == "penfield.v1"])
 
 
 def messages(
