@@ -44,7 +44,7 @@ def spans_to(endpoint: str) -> tuple[Span, Callable[[], None]]:
 
 def spans_of(provider: Any) -> Span:
     """What opens the span of a call with a tracer provider of OpenTelemetry."""
-    from opentelemetry.trace import SpanKind
+    from opentelemetry.trace import SpanKind, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     tracer, propagator = provider.get_tracer("penfield"), TraceContextTextMapPropagator()
@@ -59,7 +59,12 @@ def spans_of(provider: Any) -> Span:
             attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
             # The words of an exception may hold what the client sent.
             record_exception=False,
+            set_status_on_exception=False,
         ) as current:
-            yield current
+            try:
+                yield current
+            except Exception:
+                current.set_status(StatusCode.ERROR)
+                raise
 
     return span

@@ -18,6 +18,7 @@ from recordings.errors import FormatError
 
 from ..errors import ForbiddenError, UnauthenticatedError
 from .callers import Caller
+from .files import stamp
 
 
 class Token(BaseModel):
@@ -71,16 +72,16 @@ class Tokens:
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time):
         self.path = path
         self._now = now
-        self._stamp = _stamp(path)
+        self._stamp = stamp(path)
         self._tokens = _read(path)
 
     def refresh(self) -> bool:
         """Read the file again if it has changed; whether it had. An unreadable one leaves the old tokens in force."""
-        stamp = _stamp(self.path)
-        if stamp == self._stamp:
+        found = stamp(self.path)
+        if found == self._stamp:
             return False
         self._tokens = _read(self.path)
-        self._stamp = stamp
+        self._stamp = found
         return True
 
     def caller(self, authorization: str | None) -> Caller:
@@ -133,14 +134,6 @@ def new_token() -> str:
 def hash_token(token: str) -> str:
     """SHA-256 of a token in hexadecimal digits. Tokens are random and long, so that salt and stretching add nothing."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _read(path: Path) -> tuple[Token, ...]:

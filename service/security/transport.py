@@ -9,6 +9,8 @@ from typing import Any
 
 from recordings.errors import FormatError
 
+from .files import stamp
+
 log = logging.getLogger("penfield.security")
 
 
@@ -27,15 +29,15 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
     import grpc
 
     files = [certificate, key, *([client_ca] if client_ca else [])]
-    stamps = _stamps(files)
+    stamps = [stamp(file) for file in files]
     configuration = _configuration(certificate, key, client_ca)
 
     def changed() -> Any:
         nonlocal stamps
+        found = [stamp(file) for file in files]
+        if found == stamps:
+            return None
         try:
-            found = _stamps(files)
-            if found == stamps:
-                return None
             fresh = _configuration(certificate, key, client_ca)
         except (OSError, FormatError) as error:
             # Certificate and key are replaced one after the other; the pair is looked at again at the next connection.
@@ -48,10 +50,6 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
     return grpc.dynamic_ssl_server_credentials(
         configuration, changed, require_client_authentication=client_ca is not None
     )
-
-
-def _stamps(files: list[Path]) -> list[tuple[int, int]]:
-    return [(stat.st_mtime_ns, stat.st_ino) for stat in (file.stat() for file in files)]
 
 
 def _configuration(certificate: Path, key: Path, client_ca: Path | None) -> Any:
