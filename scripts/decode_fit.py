@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .decode_options import Group, Label, Layer, Shown, Target, decode, quiet_libraries, stimuli_of
+from .decode_options import Group, Label, Layer, Shown, Target, decode, stimuli_of
 
 if TYPE_CHECKING:
     from decoders import CategoryDecoder, LatentDecoder
@@ -28,7 +28,11 @@ def fit(
     ] = None,
     layer: Layer = None,
     split: Annotated[
-        str, typer.Option(help="What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,... or none.")
+        str,
+        typer.Option(
+            help="What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,..., COLUMN:VALUE,... or "
+            "COLUMN:NUMBER of the stimuli, such as category:3 for three of them, or none."
+        ),
     ] = "stimulus:0.2",
     roi: console.Rois = None,
     standardise: console.Standardise = None,
@@ -108,8 +112,9 @@ def fit(
     from studies.study import training_part
 
     console.check_absent(out, overwrite)
+    shown = stimuli_of(recording, stimuli)
     whole = open_recording(recording, tuple(roi or ()))
-    train = training_part(whole, split, run.seed)
+    train = training_part(whole, split, run.seed, shown)
     if standardise:
         if not (features or target or preset):
             raise typer.BadParameter("categories are not standardised: their groups are left out in turn")
@@ -132,14 +137,12 @@ def fit(
         return _fit_one(run, train, out, features, layer, selection, components, (label, group), overwrite, dry_run)
     if features is not None:
         raise typer.BadParameter("--features goes without --target and --preset")
-    shown = stimuli_of(recording, stimuli)
     if shown is None:
         raise InputError("targets are made from what was shown", where=recording, remedy="Give --stimuli")
     from decoders.pictures.presets import find_preset
     from studies.pictures.fitting import fit_brain_decoder, plan_brain_decoder
     from studies.pictures.targets import Sources, check_targets, find_rois, targets_of
 
-    quiet_libraries()
     wanted = find_preset(preset) if preset else None
     targets = check_targets([*(targets_of(wanted) if wanted else ()), *(t.value for t in target or ())])
     regions, notes = find_rois(train, targets, _regions(rois or []), wanted)

@@ -55,13 +55,3 @@ def stimuli_of(recording: Path, stimuli: Path | None) -> Stimuli | None:
     if stimuli is None and not (recording / CARD).is_file():
         return None
     return open_stimuli(stimuli or recording)
-
-
-def quiet_libraries() -> None:
-    """Silence the bars and remarks of the libraries that load models: what a command says is its own."""
-    import diffusers
-    import transformers
-
-    for library in (diffusers, transformers):
-        library.utils.logging.disable_progress_bar()
-        library.utils.logging.set_verbosity_error()

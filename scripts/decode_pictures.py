@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
-from .decode_options import Held, Shown, decode, quiet_libraries, stimuli_of
+from .decode_options import Held, Shown, decode, stimuli_of
 
 
 class Format(StrEnum):
@@ -72,7 +72,6 @@ def image(
     from studies.pictures.drawing import Drawing, plan_reconstruction, reconstruct
     from studies.sources import open_recording
 
-    quiet_libraries()
     console.check_absent(out, overwrite)
     drawing = Drawing(
         preset,
@@ -117,7 +116,6 @@ def caption(
     from studies.pictures.scores import caption_recording
     from studies.sources import open_recording
 
-    quiet_libraries()
     return caption_recording(
         model,
         open_recording(recording, tuple(roi or ())),
@@ -146,7 +144,6 @@ def depth(
     from studies.pictures.scores import decode_depth
     from studies.sources import open_recording
 
-    quiet_libraries()
     console.check_absent(out, overwrite)
     return decode_depth(
         model,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
-from .decode_options import Group, Label, Layer, Question, Shown, Store, Ways, decode, quiet_libraries
+from .decode_options import Group, Label, Layer, Question, Shown, Store, Ways, decode
 
 PICTURES = "Reconstructed pictures"
 
@@ -90,6 +90,14 @@ def evaluate(
             rich_help_panel=PICTURES,
         ),
     ] = None,
+    text_network: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Extractor URI of a text model that compares decoded and true captions, once each; URI#text for the "
+            "text tower of two.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
     by: Annotated[
         str | None,
         typer.Option(help="Column of the stimuli, to tell scores within and across it.", rich_help_panel=PICTURES),
@@ -113,15 +121,20 @@ def evaluate(
 
         if stimuli is None or recording or model or features:
             raise typer.BadParameter("--pictures goes with --stimuli, and not with a recording, a model or features")
-        quiet_libraries()
-        how: dict[str, Any] = {"networks": network or (), "by": by, "published": published, "n_permutations": shuffles}
+        how: dict[str, Any] = {
+            "networks": network or (),
+            "text_networks": text_network or (),
+            "by": by,
+            "published": published,
+            "n_permutations": shuffles,
+        }
         scores = evaluate_reconstructions(pictures, open_stimuli(stimuli), **how, device=run.device, **watched)
         return {"pictures": pictures, **scores}
     from encoders import Features
     from studies.decoding import evaluate_decoder, evaluate_recording
     from studies.sources import open_recording
 
-    if recording is None or stimuli or network or by or published:
+    if recording is None or stimuli or network or text_network or by or published:
         raise typer.BadParameter("give --recording, or --pictures with --stimuli and options of pictures")
     given = open_recording(recording, tuple(roi or ()))
     if model is None:

@@ -145,6 +145,8 @@ class Reconstruction(Part):
         decoder; reliability 0 reads the neuroids of unrepeated stimuli as well.
     networks : that compare pictures, see `decoders.evaluate_pictures`; the miniature backbone by default. by : column
         of the stimuli within and across which they are told apart. shuffles : for the null.
+    text_networks : extractor URIs that compare decoded with true captions, with `captions` or a preset that decodes
+        them.
     """
 
     name: Name
@@ -171,6 +173,7 @@ class Reconstruction(Part):
     reliability: float = Field(default=0.05, ge=0, le=1)
     max_neuroids: int | None = Field(default=None, ge=1)
     networks: tuple[str, ...] = ()
+    text_networks: tuple[str, ...] = ()
     by: str | None = None
     shuffles: int = Field(default=100, ge=1)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from recordings import Recording, Split, split_by_stimulus, split_by_value
+from recordings import Recording, Split, Stimuli, split_by_stimulus, split_by_value
 from recordings.errors import FormatError, InputError
 
 from .questions import Alignment, Decoding, Encoding, Ensembling, FeatureSet, Name, Part, Reconstruction
@@ -47,9 +47,9 @@ class Source(Part):
 class Holdout(Part):
     """Which presentations are held out; a stimulus never stands on both sides.
 
-    by : "stimulus", or a presentation coordinate (session, run, split, ...).
+    by : "stimulus", a column of the stimuli (category, group, ...) or a presentation coordinate (session, run, ...).
     test : fraction (below 1) or number of stimuli, where `by` is "stimulus".
-    held_out : values of the coordinate, where `by` is one.
+    held_out : values of the column or coordinate; of a column also one number, so many of its values drawn by the seed.
     ensemble : fraction of the training stimuli (with delays, of its runs) that is kept from all encoding models, so
         that ensembles learn their weights on it.
     """
@@ -67,7 +67,8 @@ class Holdout(Part):
 
     @classmethod
     def parse(cls, text: str) -> Holdout:
-        """From ``stimulus:0.2``, ``stimulus:100`` or ``COORDINATE:VALUE,VALUE``; `InputError` if it is neither."""
+        """From ``stimulus:0.2``, ``stimulus:100`` or ``NAME:VALUE,VALUE``, with the name of a column of the stimuli or
+        of a presentation coordinate; `InputError` if it is neither."""
         by, _, rest = text.partition(":")
         try:
             if by == "stimulus":
@@ -76,14 +77,17 @@ class Holdout(Part):
             return cls(by=by, held_out=tuple(v for v in rest.split(",") if v))
         except ValueError as error:
             raise InputError(
-                f"no split {text!r}", remedy="Write stimulus:0.2, stimulus:100 or COORDINATE:VALUE,VALUE"
+                f"no split {text!r}",
+                remedy="Write stimulus:0.2, stimulus:100, COORDINATE:VALUE,VALUE or COLUMN:VALUE,VALUE of the stimuli",
             ) from error
 
-    def split(self, recording: Recording, seed: int) -> Split:
-        """The split of a recording."""
+    def split(self, recording: Recording, seed: int, stimuli: Stimuli | None = None) -> Split:
+        """The split of a recording, and of what was shown in it where that is known."""
         if self.by == "stimulus":
             test = self.test if isinstance(self.test, int) or self.test < 1 else int(self.test)
             return split_by_stimulus(recording, test, seed)
+        if stimuli is not None and self.by in stimuli.table:
+            return self._split_by_column(recording, stimuli, seed)
         # A study file may write session 2 as 2 or "2"; the coordinate has one type.
         labels = {str(v): v for v in recording.presentation(self.by)}
         unknown = [str(v) for v in self.held_out if str(v) not in labels]
@@ -91,12 +95,20 @@ class Holdout(Part):
             raise InputError(f"no {self.by} {unknown[0]!r}", remedy=f"There are: {', '.join(labels)}")
         return split_by_value(recording, self.by, [labels[str(v)] for v in self.held_out])
 
+    def _split_by_column(self, recording: Recording, stimuli: Stimuli, seed: int) -> Split:
+        from decoders.evaluation import hold_out_categories
 
-def training_part(recording: Recording, split: str, seed: int) -> Recording:
+        names = [str(value) for value in self.held_out]
+        drawn = len(names) == 1 and names[0].isdigit() and names[0] not in set(stimuli.table[self.by].astype(str))
+        held_out = int(names[0]) if drawn else names
+        return hold_out_categories(recording, stimuli, held_out, column=self.by, seed=seed)
+
+
+def training_part(recording: Recording, split: str, seed: int, stimuli: Stimuli | None = None) -> Recording:
     """What is not held out by ``stimulus:0.2`` and the like (see `Holdout.parse`); everything for ``none``."""
     if split == "none":
         return recording
-    return Holdout.parse(split).split(recording, seed).apply(recording)[0]
+    return Holdout.parse(split).split(recording, seed, stimuli).apply(recording)[0]
 
 
 class Study(Part):

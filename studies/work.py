@@ -40,7 +40,7 @@ class Work:
             ids = list(dict.fromkeys(self.recording.stimulus_ids))[:n_stimuli]
             self.recording = self.recording.where(stimulus_id=ids)
             self.stimuli = None if self.stimuli is None else self.stimuli.select(ids)
-        self.split = study.split.split(self.recording, study.seed)
+        self.split = study.split.split(self.recording, study.seed, self.stimuli)
         self.train, self.test = self.split.apply(self.recording, self.stimuli)
         self.members: Recording = self.train
         self.weights: Recording | None = None

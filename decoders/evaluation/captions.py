@@ -12,6 +12,7 @@ import numpy as np
 from encoders import FeatureExtractor
 from recordings.errors import InputError, MissingWeightsError, ShapeError
 
+from ..quiet import quietly
 from .measures import Measure, Resampling
 from .pool_retrieval import cosine_similarities
 
@@ -90,7 +91,8 @@ def caption_cosine(
 
 def embedding(uri: str, device: str = "auto", batch_size: int = 64) -> Embed:
     """A text model as a function from captions to embeddings: its own, or the mean over the words of its last block."""
-    extractor = FeatureExtractor.from_uri(uri, device)
+    with quietly():
+        extractor = FeatureExtractor.from_uri(uri, device)
     if extractor.modality != "text":
         raise InputError(f"reads {extractor.modality}, not text", where=uri, remedy="Add #text for the text tower")
     readout = "projected" if extractor.backbone.project is not None else "pooled"

@@ -58,6 +58,11 @@ def reconstruct(work: Work, part: Reconstruction, folder: Path) -> dict[str, Any
     )
     model, pictures = folder / "fitted" / MODEL, folder / PICTURES
     drawn = draw(model, work.recording, work.shown, pictures, drawing, overwrite=True, **how)
-    asked: dict[str, Any] = {"networks": part.networks, "by": part.by, "n_permutations": part.shuffles}
+    asked: dict[str, Any] = {
+        "networks": part.networks,
+        "text_networks": part.text_networks,
+        "by": part.by,
+        "n_permutations": part.shuffles,
+    }
     scores = evaluate_reconstructions(pictures, work.shown, **asked, **how)
-    return {**drawn, "notes": notes, "decoder": fitted, **scores}
+    return {**drawn, **({"notes": notes} if notes else {}), "decoder": fitted, **scores}

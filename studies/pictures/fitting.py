@@ -13,7 +13,6 @@ import numpy as np
 
 from decoders import BrainDecoder, CaptionDecoder, DecodedInputs, DepthDecoder, Generator
 from decoders.inversion import FeatureInverter, latent_prior
-from encoders import FeatureExtractor
 from recordings import Recording, Stimuli
 from recordings.artifacts import read_config
 from recordings.errors import ArtifactError, InputError, UnknownNameError
@@ -225,7 +224,7 @@ def unit_range(maps: np.ndarray) -> np.ndarray:
 
 
 def _inverter(sources: Sources, generator: Generator, device: str) -> FeatureInverter:
-    extractor = FeatureExtractor.from_uri(sources.features, device=device)
+    extractor = sources.load_features(device)
     return FeatureInverter(extractor, latent_prior(generator.vae, generator.latent_shape), sources.layers or None)
 
 

@@ -34,6 +34,7 @@ from .fitting import PictureDecoder, chosen_stimuli, layers_of
 from .targets import TRUTH, Sources, are_scenes
 
 EMBEDDING, DEPTH = "embedding.npy", "depth.json"
+NO_CAPTIONS = "captions were not decoded with every picture (decode fit --target tokens), or none are known"
 _DEEP = 65535
 _SCORE = ("value", "low", "high", "chance", "shuffled", "p_value")
 _SE = "shuffled_standard_error"
@@ -45,6 +46,7 @@ def evaluate_reconstructions(
     stimuli: Stimuli,
     *,
     networks: Sequence[str] = (),
+    text_networks: Sequence[str] = (),
     by: str | None = None,
     published: bool = False,
     n_permutations: int = 200,
@@ -62,6 +64,8 @@ def evaluate_reconstructions(
     ----------
     folder : that `studies.pictures.drawing.reconstruct` wrote.
     networks : extractor URIs, names of published networks or "published"; none for the miniature backbone.
+    text_networks : extractor URIs of text models ("#text" for the text tower of two), whose cosine of decoded and true
+        captions is a score, ``caption.cosine.<URI>``.
     by : column of the stimuli within whose values, and across, pictures are told apart.
     published : add the rows of published tables, which are others' numbers on other pictures.
 
@@ -86,6 +90,9 @@ def evaluate_reconstructions(
     pictures = load_pictures(shown, made.stimulus_ids)
     names = [n for name in networks for n in (PUBLISHED_NETWORKS if name == "published" else [name])]
     missing = {} if training else {"nearest_training": "no training stimulus of the decoder is among the stimuli"}
+    captions = _captions(made, shown)
+    if captions is None:
+        missing |= {f"caption.cosine.{name}": NO_CAPTIONS for name in text_networks}
     found = evaluate_pictures(
         made.images,
         pictures,
@@ -94,7 +101,8 @@ def evaluate_reconstructions(
         categories=None if by is None else list(shown.table[by].astype(str)),
         training_pictures=load_pictures(stimuli, training, pictures.shape[1]) if training else None,
         embeddings=_embeddings(folder, made, pictures, device),
-        captions=_captions(made, shown),
+        captions=captions,
+        text_networks={name: name for name in text_networks},
         **_reader(shown, missing),
         n_permutations=n_permutations,
         device=device,

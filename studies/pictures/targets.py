@@ -12,6 +12,7 @@ from decoders import BrainDecoder, CaptionDecoder, DepthDecoder, Generator, make
 from decoders.depth import DPT_LARGE
 from decoders.miniature import looks
 from decoders.pictures import Preset
+from decoders.quiet import quietly
 from encoders import FeatureExtractor, Features
 from encoders.features.extractor import weights_fingerprint
 from recordings import Recording, Stimuli
@@ -88,9 +89,15 @@ class Sources:
     def load_embedding(self, device: str = "auto") -> tuple[FeatureExtractor, str]:
         """The extractor of embeddings, and how it is read out: the class token for the miniature IP-Adapter, else what
         the model puts out as its embedding."""
-        extractor = FeatureExtractor.from_uri(self.embedding, device=device)
+        with quietly():
+            extractor = FeatureExtractor.from_uri(self.embedding, device=device)
         own = self.embedding == looks.EMBEDDING or extractor.backbone.project is None
         return extractor, looks.READOUT if own else "projected"
+
+    def load_features(self, device: str = "auto") -> FeatureExtractor:
+        """The extractor of the features that are inverted."""
+        with quietly():
+            return FeatureExtractor.from_uri(self.features, device=device)
 
     def of(self, stimuli: Stimuli) -> Self:
         """With depth chosen, where it was left open, by what the stimuli are."""
@@ -126,7 +133,7 @@ class Sources:
         if plain:
             found |= make_targets(stimuli, plain, depth=TRUTH, path=folder / "targets", **given, **watched)
         if "features" in targets:
-            extractor = FeatureExtractor.from_uri(self.features, device=device)
+            extractor = self.load_features(device)
             layers = list(self.layers or [extractor.default_layer])
             made = make_targets(stimuli, layers, layers=extractor, path=folder / "features", **watched)
             found |= {f"features.{layer}": values for layer, values in made.items()}

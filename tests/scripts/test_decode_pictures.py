@@ -17,10 +17,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from decoders import Generator, Reconstructions
+from decoders.evaluation import caption_cosine
 from decoders.pictures import PRESETS, reconstructor
 from recordings import Subject
 from scripts.penfield import app
 
+from ..encoders.tiny import save_bert
 from ..studies.drawn_world import N_STIMULI, N_TEST, TARGETS, save_generator, save_subject
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*tokens and is cut")
@@ -178,9 +180,11 @@ def test_planted_depth_is_written(drawn: Path, tmp_path: Path) -> None:
     assert np.abs(values - np.load(tmp_path / "npy" / "000003.npy")).max() <= step
 
 
-def test_pictures_are_scored(drawn: Path, pictures: Path) -> None:
+def test_pictures_are_scored(penfield: Callable[..., Any], drawn: Path, pictures: Path, tmp_path: Path) -> None:
+    uri = f"transformers:{save_bert(tmp_path / 'bert')}"
     given = ("decode", "evaluate", "--pictures", pictures, "--stimuli", drawn / "subject", "--shuffles", 20)
-    found = command(*given, "--by", "category", "--published")
+    result = penfield(*given, "--by", "category", "--published", "--text-network", uri, "--json")
+    found = result.json
     assert found["networks"] == ["miniature:backbone"] and found["n_samples"] == 2
     two_way = found["metrics"]["two_way.miniature:backbone.reconstruction_fixed"]
     assert two_way["chance"] == 0.5 and abs(two_way["shuffled"] - 0.5) < 0.1
@@ -188,8 +192,53 @@ def test_pictures_are_scored(drawn: Path, pictures: Path) -> None:
     assert {"pixcorr", "ssim"} <= set(found["nearest_training"]) & set(found["over_nearest_training"])
     # Chance is 1 of 12; the planted embedding is found by its features.
     assert found["metrics"]["retrieval.image"]["value"] > 0.5 and "caption.rouge1" in found["metrics"]
+    made, shown = Reconstructions.load(pictures), Subject.load(drawn / "subject").stimuli
+    decoded = [made.settings["captions"][i] for i in made.stimulus_ids]
+    cosine = found["metrics"][f"caption.cosine.{uri}"]
+    expected = caption_cosine(decoded, shown.select(made.stimulus_ids).captions, uri)
+    assert cosine["value"] == pytest.approx(expected.value) and cosine["value"] > cosine["shuffled"]
+    # Bars of the library that loads a network are not the command's own words.
+    assert "Loading weights" not in result.stderr
     assert "not measured here" in found["published_note"]
     assert found["published"]["MindEye1, in Scotti et al. 2023, arXiv 2305.18274"]["PixCorr"] == 0.309
+
+
+@pytest.mark.slow
+def test_a_text_network_without_captions_says_so(drawn: Path, pictures: Path, tmp_path: Path) -> None:
+    mute = shutil.copytree(pictures, tmp_path / "mute") / "reconstructions.json"
+    about = json.loads(mute.read_text())
+    about["settings"]["captions"] = {}
+    mute.write_text(json.dumps(about))
+    given = (
+        "--pictures",
+        mute.parent,
+        "--stimuli",
+        drawn / "subject",
+        "--shuffles",
+        5,
+        "--text-network",
+        "open_clip:x",
+    )
+    found = command("decode", "evaluate", *given)
+    assert "--target tokens" in found["not_computed"]["caption.cosine.open_clip:x"]
+
+
+@pytest.mark.slow
+def test_categories_are_left_out_of_the_fit_and_drawn_alone(drawn: Path, tmp_path: Path) -> None:
+    given = ("--target", "z", "--generator", drawn / "generator", "--no-rescale")
+    command("decode", "fit", "-r", drawn / "subject", *given, "--split", "group:vehicles", "--out", tmp_path / "d")
+    how = ("--preset", "takagi-cvpr", "--strength", 0, "--steps", 1, "--samples", 1)
+    command("decode", "fit", "-r", drawn / "subject", *given, "--target", "c", "--split", "category:2",
+            "--out", tmp_path / "two")  # fmt: skip
+    command("decode", "image", "-r", drawn / "subject", "-m", tmp_path / "two", *how, "--out", tmp_path / "p")
+    shown = Subject.load(drawn / "subject").stimuli
+    made = Reconstructions.load(tmp_path / "p")
+    tested, trained = (
+        set(shown.select(ids).table["category"]) for ids in (made.stimulus_ids, made.settings["training_stimulus_ids"])
+    )
+    assert len(tested) == 2 and not tested & trained
+    fitted = json.loads((tmp_path / "d" / "targets" / "z" / "config.json").read_text())["stimulus_ids"]
+    assert set(shown.select(fitted).table["group"]) == set(shown.table["group"]) - {"vehicles"}
 
 
 class TestBadInput:
@@ -200,6 +249,8 @@ class TestBadInput:
         [
             (("--preset", "best"), "no preset 'best'"),
             (("--target", "z", "--rois", "z"), "TARGET=ROI"),
+            (("--target", "z", "--split", "category:spoon"), "no category 'spoon' was shown"),
+            (("--target", "z", "--split", "weight:3"), "'weight'"),
             (("--target", "z", "--rois", "z=V9"), "no ROI 'V9'"),
             (("--target", "z", "--rois", "c=c"), "no target"),
             (("--target", "z", "--rois", "z=z", "--rois", "z=c"), "twice"),
@@ -253,6 +304,10 @@ class TestBadInput:
 
     def test_nothing_to_evaluate(self, refused: Callable[..., str]) -> None:
         assert "--recording" in refused("decode", "evaluate")
+
+    def test_a_text_network_without_pictures(self, refused: Callable[..., str], drawn: Path) -> None:
+        given = ("-r", drawn / "subject", "--text-network", "open_clip:x")
+        assert "--pictures" in refused("decode", "evaluate", *given)
 
     def test_a_column_that_is_none(self, refused: Callable[..., str], drawn: Path, pictures: Path) -> None:
         given = ("--pictures", pictures, "--stimuli", drawn / "subject", "--by", "weight")

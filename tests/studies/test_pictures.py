@@ -47,6 +47,7 @@ samples = 1
 guidance = 1
 by = "category"
 shuffles = 20
+text_networks = ["open_clip:absent"]
 [reconstruct.rois]
 z = ["z"]
 """
@@ -85,6 +86,8 @@ def test_a_study_holds_pictures_scores_and_page(study: Study) -> None:
     assert found["decoder"]["targets"]["c"]["rois"] == "all" and found["notes"] == [
         "c: all neuroids, since the recording has no region ventral"
     ]
+    # Words were not decoded, and the study says so rather than leave out what was asked.
+    assert "--target tokens" in found["not_computed"]["caption.cosine.open_clip:absent"]
     table = pd.read_csv(study.out / "results.csv").set_index("metric")
     assert table.loc["pixcorr", "r"] == pytest.approx(found["metrics"]["pixcorr"]["value"], rel=1e-5)
     assert set(table["model"]) == {"reconstruct"} and set(table["n"]) == {N_TEST}
@@ -95,7 +98,7 @@ def test_a_study_holds_pictures_scores_and_page(study: Study) -> None:
 
 def test_a_study_file_comes_back_as_it_was(study: Study) -> None:
     assert Study.load(study.out / "study.toml") == study
-    assert study.reconstruct[0].rois == {"z": ("z",)}
+    assert study.reconstruct[0].rois == {"z": ("z",)} and study.reconstruct[0].text_networks == ("open_clip:absent",)
     assert Path(study.reconstruct[0].generator).is_absolute()
 
 

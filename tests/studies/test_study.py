@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from encoders import TransformerEncoder
-from recordings import Recording
+from recordings import Recording, Stimuli
 from recordings.errors import FormatError, InputError
 from studies.questions import Transformer
 from studies.study import Holdout, Study
@@ -151,6 +152,22 @@ def recording(rng: np.random.Generator) -> Recording:
 @pytest.mark.parametrize(("text", "n_test"), [("stimulus:0.3", 6), ("stimulus:2", 4), ("session:2", 10)])
 def test_holdouts_on_the_command_line(recording: Recording, text: str, n_test: int) -> None:
     assert len(Holdout.parse(text).split(recording, seed=0).test) == n_test
+
+
+@pytest.mark.parametrize(("text", "n_values"), [("kind:a", 1), ("kind:a,c", 2), ("kind:3", 3), ("size:10", 1)])
+def test_holdouts_by_a_column_of_the_stimuli(recording: Recording, text: str, n_values: int) -> None:
+    ids = [f"s{i}" for i in range(10)]
+    kinds, sizes = list("abcdeabcde"), [10, 20] * 5
+    stimuli = Stimuli.from_arrays(np.zeros((10, 2, 2, 3), np.uint8), ids, kind=kinds, size=sizes)
+    column = stimuli.table.set_index(pd.Index(ids))[text.partition(":")[0]]
+    train, test = (
+        set(column[part.stimulus_ids]) for part in Holdout.parse(text).split(recording, 0, stimuli).apply(recording)
+    )
+    assert len(test) == n_values and train == set(column) - test
+    # A number that is a value is that value, and without stimuli there is no such column.
+    assert not text.startswith("size") or test == {10}
+    with pytest.raises(InputError, match=text.partition(":")[0]):
+        Holdout.parse(text).split(recording, 0)
 
 
 @pytest.mark.parametrize("text", ["stimulus:x", "stimulus:0", "session", "session:"])
