@@ -29,7 +29,7 @@ from recordings.miniature.captions import COLOURS
 from recordings.miniature.scenes import CATEGORIES
 from recordings.storage import atomic_path
 
-from .pictures import batches, draw_pictures, is_held_out
+from .pictures import batches, draw_pictures, is_borderline, is_held_out
 
 ENCODER, LAYER = "miniature:backbone", "blocks.3"
 ARCHITECTURE = {
@@ -49,6 +49,7 @@ TRAINING_SEED, GATE_SEED, N_GATE = 3001, 3003, 500
 GATE = {"category": 0.85, "colour": 0.90, "place": 0.85}
 # A decoded token keeps between this and all of its deviation from the mean, and gets noise of up to that s.d.
 LEAST_SIGNAL, MOST_NOISE = 0.5, 0.7
+CLEAR = "hue over 7 degrees from another name"
 # Scenes that the noise of one batch is mixed from.
 _MIXED = 64
 
@@ -126,6 +127,21 @@ def words_right(captions: Sequence[str], expected: Sequence[str]) -> dict[str, n
     }
 
 
+def score_captions(
+    decoder: CaptionDecoder, n_scenes: int = N_GATE, seed: int = GATE_SEED, on_event: OnEvent | None = None
+) -> dict[str, dict[str, float]]:
+    """Shares of the captions of rendered scenes that name the right words, see `words_right`.
+
+    By part of the scenes: all, those whose colour has one name (`is_borderline`), pairs that were not trained on.
+    """
+    pictures = draw_pictures(n_scenes, seed, held_out=None)
+    captions = decoder.decode(decoder.tokens_of(pictures.image).read(), on_event=on_event)
+    right = words_right(captions, pictures.captions)
+    new, clear = is_held_out(pictures.scenes), ~is_borderline(pictures.scenes)
+    parts = {"all": np.ones(len(new), bool), CLEAR: clear, "pairs not trained on": new}
+    return {part: {what: float(r[rows].mean()) for what, r in right.items()} for part, rows in parts.items()}
+
+
 def main(
     out: Annotated[Path, typer.Option(help="Folder to write, in the layout of transformers.")] = CAPTIONER,
     steps: Annotated[int, typer.Option(min=1)] = 2000,
@@ -156,7 +172,7 @@ def main(
         )
         # Scored as it will be shipped, with weights rounded to half precision.
         decoder = CaptionDecoder(model.half().float(), tokenizer, extractor, layer=LAYER)
-        scores = _score(decoder, show)
+        scores = score_captions(decoder, on_event=show)
     reached = {what: scores["all"][what] >= least for what, least in GATE.items()}
     if not all(reached.values()):
         typer.echo(f"not good enough, nothing written: {scores['all']}, wanted {GATE}", err=True)
@@ -204,16 +220,6 @@ def _take_in_standardisation(model: BlipTextLMHeadModel, mean: np.ndarray, scale
         for linear in (layer.crossattention.self.key, layer.crossattention.self.value):
             linear.weight /= torch.as_tensor(scale)
             linear.bias -= linear.weight @ torch.as_tensor(mean)
-
-
-def _score(decoder: CaptionDecoder, on_event: OnEvent) -> dict[str, dict[str, float]]:
-    pictures = draw_pictures(N_GATE, GATE_SEED, held_out=None)
-    right = words_right(
-        decoder.decode(decoder.tokens_of(pictures.image).read(), on_event=on_event), pictures.captions
-    )  # fmt: skip
-    new = is_held_out(pictures.scenes)
-    parts = {"all": np.ones(len(new), bool), "pairs not trained on": new}
-    return {part: {what: float(r[rows].mean()) for what, r in right.items()} for part, rows in parts.items()}
 
 
 def _card(decoder: CaptionDecoder, settings: Mapping[str, float], scores: Mapping[str, Mapping[str, float]]) -> str:

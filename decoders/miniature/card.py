@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 
-from .evaluate import EVALUATION_SEED, GATE
+from .evaluate import EVALUATION_SEED, GATE, N_READ, READING_SEED
 from .pictures import HELD_OUT
 
 _ROWS = {
@@ -57,8 +57,17 @@ PSNR is {scores["psnr"]:.1f} dB.
 
 {_table(scores)}
 
+{_reading(scores)}
+
 The script writes nothing unless these are reached: {", ".join(f"{name} {least}" for name, least in GATE.items())}.
 """
+
+
+def _reading(scores: Mapping[str, float]) -> str:
+    near, clear = scores["reader.borderline"], scores["reader.clear_colour"]
+    return f"""The reader read {N_READ:,} scenes of world {READING_SEED} for this. Names of colours divide a circle of
+hues: {near:.0%} of the scenes lie within 7 degrees of another name, and of the others it names {clear:.1%} right.
+Pictures made from captions may be above rendered scenes, for they take the colour that is typical of a name."""
 
 
 def _table(scores: Mapping[str, float]) -> str:

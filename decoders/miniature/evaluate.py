@@ -20,11 +20,11 @@ from ..pictures.presets import Preset
 from ..pictures.reconstructor import ImageReconstructor
 from .autoencoder import psnr
 from .looks import look_of
-from .pictures import Pictures, draw_pictures
+from .pictures import Pictures, draw_pictures, is_borderline
 from .reader import Reader, load_reader, true_attributes
 
-EVALUATION_SEED = 3003
-N_SCENES = 200
+EVALUATION_SEED, READING_SEED = 3003, 7001
+N_SCENES, N_READ = 200, 2000
 # What is asked of the generator alone, told the true caption, and of the pairs it has never seen.
 GATE = {
     "psnr": 33.0,
@@ -45,23 +45,34 @@ TEXT = Preset("text", start=None, text="caption", strength=1.0, guidance=2.0, st
 
 
 def evaluate(
-    folder: Path, n_scenes: int = N_SCENES, on_event: OnEvent | None = None, stop: Stop | None = None
+    folder: Path,
+    n_scenes: int = N_SCENES,
+    n_read: int = N_READ,
+    seed: int = EVALUATION_SEED,
+    on_event: OnEvent | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, float]:
     """Scores of the parts below `folder`, by name.
 
-    psnr : of the autoencoder, in decibels. reader.* : of the reader on rendered scenes. text.* : of pictures made from
-    captions alone, read by the reader; held_out.* : the same for pairs of category and colour never trained on.
-    controlnet.*, depth2img.* : with the true depth as well. ip_adapter.* : from the true embedding without words.
+    psnr : of the autoencoder, in decibels. reader.* : of the reader on rendered scenes, see `reader_scores`. text.* :
+    of pictures made from captions alone, read by the reader; held_out.* : the same for pairs of category and colour
+    never trained on. controlnet.*, depth2img.* : with the true depth as well. ip_adapter.* : from the true embedding
+    without words.
+
+    Parameters
+    ----------
+    n_scenes : of the world `seed`, less those of pairs that are held out, are drawn by each means.
+    n_read : other scenes that the reader reads as they are.
     """
     watched: dict[str, Any] = {"on_event": on_event, "stop": stop}
-    pictures = draw_pictures(n_scenes, EVALUATION_SEED, held_out=False)
-    unseen = draw_pictures(8 * n_scenes, EVALUATION_SEED, held_out=True, start=n_scenes)
+    pictures = draw_pictures(n_scenes, seed, held_out=False)
+    unseen = draw_pictures(8 * n_scenes, seed, held_out=True, start=n_scenes)
     unseen = take(unseen, np.arange(min(n_scenes, len(unseen))))
     reader = load_reader(folder / "reader")
     generator = Generator.from_pretrained(folder / "diffusion", device="cpu")
     decoded = generator.decode_latents(generator.encode_images(pictures.image))
     scores = {"psnr": psnr(pictures.image, decoded)}
-    scores |= read_scores("reader", reader, pictures.image, pictures)
+    scores |= reader_scores(reader, draw_pictures(n_read, READING_SEED, held_out=None))
     scores |= read_scores("autoencoder", reader, decoded, pictures)
     for name, shown in (("text", pictures), ("held_out", unseen)):
         scores |= read_scores(name, reader, draw(generator, TEXT, shown, **watched), shown)
@@ -99,6 +110,19 @@ def draw(
     )
     made = ImageReconstructor(generator, preset).reconstruct(told, batch_size=50, on_event=on_event, stop=stop)
     return made.images[:, 0]
+
+
+def reader_scores(reader: Reader, pictures: Pictures) -> dict[str, float]:
+    """What the reader reads in rendered scenes: "reader.attribute" over all of them.
+
+    Names divide a circle of hues, so that some colours could be called by either name: "reader.borderline" is the share
+    of scenes with such a colour (`is_borderline`), "reader.clear_colour" the accuracy of colour over the others.
+    """
+    near = is_borderline(pictures.scenes)
+    clear = take(pictures, np.flatnonzero(~near))
+    scores = read_scores("reader", reader, pictures.image, pictures)
+    colour = read_scores("clear", reader, clear.image, clear)["clear.colour"]
+    return scores | {"reader.borderline": float(near.mean()), "reader.clear_colour": colour}
 
 
 def read_scores(name: str, reader: Reader, image: np.ndarray, pictures: Pictures) -> dict[str, float]:

@@ -15,6 +15,8 @@ from recordings.miniature.captions import COLOURS, colour_names
 
 # One colour of each category, shifted along the hue circle so that every colour is missing somewhere.
 HELD_OUT = frozenset((name, COLOURS[(3 * k + 1) % len(COLOURS)]) for k, name in enumerate(CATEGORIES))
+# A hue this near one of another name, in turns, is called by either: 7 degrees.
+_BORDER = 0.02
 # A camera further than this sees background.
 _FAR = 8.0
 
@@ -63,6 +65,12 @@ def is_held_out(scenes: Scenes) -> np.ndarray:
     """bool (n,), whether the generator has never seen the scene's pair of category and colour."""
     pairs = zip(scenes.category_names, colour_names(scenes.hue), strict=True)
     return np.array([pair in HELD_OUT for pair in pairs])
+
+
+def is_borderline(scenes: Scenes) -> np.ndarray:
+    """bool (n,), whether the colour is within 7 degrees of hue of one that has another name."""
+    names = colour_names(scenes.hue)
+    return (colour_names(scenes.hue - _BORDER) != names) | (colour_names(scenes.hue + _BORDER) != names)
 
 
 def nearness(depth: np.ndarray) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from decoders.miniature.pictures import HELD_OUT, batches, draw_pictures, is_held_out, nearness
-from recordings.miniature import CATEGORIES
+from decoders.miniature.pictures import HELD_OUT, batches, draw_pictures, is_borderline, is_held_out, nearness
+from recordings.miniature import CATEGORIES, Scenes
 from recordings.miniature.captions import COLOURS, colour_names
 
 
@@ -37,3 +39,10 @@ def test_every_epoch_takes_all_rows_in_another_order() -> None:
     assert sorted(rows[:12]) == sorted(rows[12:]) == list(range(12))
     assert list(rows[:12]) != list(rows[12:])
     assert np.array_equal(rows, np.concatenate(list(batches(12, 6, 4, seed=0))))
+
+
+def test_colours_between_two_names_are_borderline() -> None:
+    degrees = np.array([15.0, 9.0, 22.0, 29.0, 349.0, 0.0, 358.0, 225.0])
+    scenes = replace(Scenes.sample(len(degrees), seed=0), hue=degrees / 360)
+    # Red ends at 15 and begins at 345, orange ends at 43, blue spans 195 to 255.
+    assert is_borderline(scenes).tolist() == [True, True, True, False, True, False, False, False]
