@@ -222,3 +222,18 @@ def test_certificates_that_cannot_be_used(certificates, certificate, key, client
     (certificates / "garbled.pem").write_text("-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n")
     with pytest.raises(FormatError, match=message):
         server_credentials(certificates / certificate, certificates / key, client_ca and certificates / client_ca)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_connection_that_says_nothing_is_closed(serving, certificates, secure):
+    pair = {"tls_certificate": certificates / "server.pem", "tls_key": certificates / "server.key"} if secure else {}
+
+    async def main():
+        async with serving(handshake_timeout=0.2, **pair) as found:
+            reader, writer = await asyncio.open_connection(*found.target.split(":"))
+            left = await asyncio.wait_for(reader.read(), timeout=5)
+            writer.close()
+            return left
+
+    # At most the server's own greeting, then the end.
+    assert len(asyncio.run(main())) < 200
