@@ -25,7 +25,7 @@ class Band:
     ----------
     name : how the caller named it.
     fingerprint : of the feature space, checked at predict.
-    source : uri and layer, for the reader.
+    source : uri and layer, for the reader. space : `Features.space`, from which the features can be made again.
     mean, scale : (n_features,) float32, learnt on the training presentations.
     delays : samples by which copies are shifted; empty for none.
     pool : whether tokens are averaged, not laid side by side.
@@ -38,6 +38,7 @@ class Band:
     scale: np.ndarray
     delays: tuple[int, ...]
     pool: bool = False
+    space: Mapping[str, Any] | None = None
 
     def design(
         self, features: Features, stimulus_ids: Sequence[str] | np.ndarray, runs: np.ndarray | None
@@ -78,7 +79,7 @@ def fit_band(
     if share:
         scale *= np.float32(np.sqrt(len(mean) * max(len(delays), 1)))
     source = " ".join(str(features.attrs[key]) for key in ("uri", "layer") if key in features.attrs)
-    return Band(name, features.fingerprint(), source, mean, scale, delays, pool)
+    return Band(name, features.fingerprint(), source, mean, scale, delays, pool, features.space())
 
 
 def named(features: Features | Mapping[str, Features]) -> dict[str, Features]:
@@ -134,4 +135,5 @@ def to_config(band: Band) -> dict[str, Any]:
         "source": band.source,
         "delays": list(band.delays),
         "pool": band.pool,
+        "space": band.space,
     }

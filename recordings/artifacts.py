@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +17,13 @@ from safetensors.numpy import load_file, save_file
 
 from .errors import ArtifactError
 from .recording import Recording
+from .space import Space
 from .standardise import STANDARDISED
 from .storage import atomic_path
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+ROI = "roi"
 
 
 class Artifact(ModelHubMixin):
@@ -128,21 +130,31 @@ def read_config(folder: str | PathLike[str]) -> dict[str, Any]:
 def recording_fields(recording: Recording) -> dict[str, Any]:
     """What a model remembers of its training recording: ordered neuroid ids, their space and a hash of both.
 
-    If it was standardised, also by what (`recordings.standardise.STANDARDISED`).
+    Where known, also their regions; if it was standardised, by what (`recordings.standardise.STANDARDISED`).
     """
     how = recording.attrs.get(STANDARDISED)
+    regions = recording.data.coords.get(ROI)
     return {
         "neuroid_ids": [str(i) for i in recording.neuroid_ids],
         "space": recording.space.to_dict(),
         "neuroid_fingerprint": recording.fingerprint(),
+        **({} if regions is None else {ROI: [str(names) for names in regions.values]}),
         **({STANDARDISED: how} if how else {}),
     }
 
 
 def restored_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """What `recording_fields` gave, from a saved configuration that holds it among other values."""
-    names = ("neuroid_ids", "space", "neuroid_fingerprint", STANDARDISED)
+    names = ("neuroid_ids", "space", "neuroid_fingerprint", ROI, STANDARDISED)
     return {name: config[name] for name in names if name in config}
+
+
+def recording_of(fields: Mapping[str, Any], values: np.ndarray, stimulus_ids: Sequence[str]) -> Recording:
+    """A recording of the neuroids in `recording_fields`, from (stimulus, neuroid) responses on the scale of the fit."""
+    neuroids = {"neuroid_id": fields["neuroid_ids"], **({ROI: fields[ROI]} if ROI in fields else {})}
+    attrs = {STANDARDISED: fields[STANDARDISED]} if STANDARDISED in fields else {}
+    space = Space.from_dict(fields["space"])
+    return Recording(values, {"stimulus_id": list(stimulus_ids)}, neuroids, space=space, attrs=attrs)
 
 
 def check_neuroids(config: Mapping[str, Any], recording: Recording, *, responses: bool = True) -> None:

@@ -23,6 +23,7 @@ class Source:
     ----------
     name : as the caller named it. fingerprint : checked at predict. label : uri and layer, for the reader.
     channels, grid : form of the tokens; (rows, columns), for clips (frames, rows, columns).
+    space : `Features.space`, from which the features can be made again.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Source:
     label: str
     channels: int
     grid: tuple[int, ...]
+    space: dict[str, Any] | None = None
 
     def to_config(self) -> dict[str, Any]:
         """As JSON values."""
@@ -66,7 +68,7 @@ def source_of(name: str, features: Features) -> Source:
             remedy="Leave class and register tokens out: readout='tokens'",
         )
     label = " ".join(str(features.attrs[key]) for key in ("uri", "layer") if key in features.attrs)
-    return Source(name, features.fingerprint(), label, features.shape[2], grid)
+    return Source(name, features.fingerprint(), label, features.shape[2], grid, features.space())
 
 
 def delayed_rows(rows: np.ndarray, delays: Sequence[int], runs: np.ndarray) -> np.ndarray:

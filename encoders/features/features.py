@@ -155,13 +155,13 @@ class Features:
         chosen._positions = self._positions[rows]
         return chosen
 
-    def fingerprint(self) -> str:
-        """SHA-256 of what defines the feature space: model, weights, layer, read-out, preprocessing, row shape.
+    def space(self) -> dict[str, Any]:
+        """What defines the feature space: model, weights, layer, read-out, preprocessing, row shape."""
+        return {name: self.attrs.get(name) for name in _SPACE} | {"shape": self.shape[1:]}
 
-        Features of other stimuli from the same model have the same fingerprint.
-        """
-        space = {name: self.attrs.get(name) for name in _SPACE} | {"shape": self.shape[1:]}
-        return hashlib.sha256(json.dumps(space, sort_keys=True, default=str).encode()).hexdigest()
+    def fingerprint(self) -> str:
+        """SHA-256 of `space`; features of other stimuli from the same model have the same."""
+        return hashlib.sha256(json.dumps(self.space(), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def layers_of(path: str | PathLike[str]) -> list[str]:

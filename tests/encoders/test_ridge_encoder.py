@@ -95,6 +95,16 @@ def test_saved_and_loaded_predicts_the_same(rng: np.random.Generator, tmp_path: 
     np.testing.assert_array_equal(refit.weights_, encoder.weights_)
 
 
+def test_a_saved_encoder_tells_how_its_features_are_made(rng: np.random.Generator, tmp_path: Path) -> None:
+    values, ids = rng.normal(size=(30, 4)), [str(i) for i in range(30)]
+    features = Features.from_arrays(values, ids, uri="miniature:backbone", layer="blocks.1", readout="pooled")
+    recording = Recording(rng.normal(size=(30, 2)), {"stimulus_id": ids})
+    RidgeEncoder(cv=3).fit(features, recording).save_pretrained(tmp_path / "ridge")
+    (source,) = RidgeEncoder.from_pretrained(tmp_path / "ridge")._sources()
+    made = {name: source["space"][name] for name in ("uri", "layer", "readout")}
+    assert made == {"uri": "miniature:backbone", "layer": "blocks.1", "readout": "pooled"}
+
+
 def test_lazy_recording_and_weights_on_disk(rng: np.random.Generator, tmp_path: Path) -> None:
     features, recording, _ = simulate(rng)
     plain = RidgeEncoder().fit(features, recording)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recordings import Artifact, Recording, Space
-from recordings.artifacts import CARD, CONFIG, WEIGHTS, check_neuroids, recording_fields
+from recordings.artifacts import CARD, CONFIG, WEIGHTS, check_neuroids, recording_fields, recording_of, restored_fields
 from recordings.errors import ArtifactError, InputError
 
 
@@ -84,3 +84,16 @@ def test_neuroids_are_checked_by_id_order_and_space(rng):
     for other in (record("xzy", Space.surface("fsaverage5", (5, 5))), record("xyz"), record("xy")):
         with pytest.raises(ArtifactError, match="are not the 3 the model was fitted on"):
             check_neuroids(config, other)
+
+
+def test_rows_of_responses_become_a_recording_of_the_same_neuroids(rng):
+    neuroids = {"neuroid_id": ["x", "y", "z"], "roi": ["V1", "V1|V2", ""]}
+    fitted = Recording(
+        rng.normal(size=(2, 3)), {"stimulus_id": ["a", "b"]}, neuroids, space=Space.surface("fsaverage5", (5, 5))
+    )
+    fields = restored_fields(json.loads(json.dumps(recording_fields(fitted))))
+    values = rng.normal(size=(4, 3)).astype(np.float32)
+    again = recording_of(fields, values, ["c", "d", "e", "f"])
+    check_neuroids(fields, again)
+    assert np.array_equal(again.values, values) and list(again.stimulus_ids) == ["c", "d", "e", "f"]
+    assert again.roi("V2").n_neuroids == 1 and again.roi("V1").n_neuroids == 2
