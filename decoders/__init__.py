@@ -23,7 +23,7 @@ from .identification import Identification, identify
 from .latent import LatentDecoder
 from .patterns import identify_patterns
 from .retrieval import Retrieval, retrieve
-from .selection import reliable_neuroids
+from .selection import ConstantNeuroidWarning, reliable_neuroids
 
 if TYPE_CHECKING:
     from .captions import CaptionDecoder
@@ -61,6 +61,7 @@ __all__ = [
     "CaptionDecoder",
     "CategoryDecoder",
     "CategoryEvaluation",
+    "ConstantNeuroidWarning",
     "DecodedInputs",
     "DepthDecoder",
     "FeatureInverter",
