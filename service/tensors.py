@@ -91,12 +91,11 @@ def from_bytes(
     if dtype.kind == "b":
         _check_truth(array, name)
     if finite and dtype.kind == "f":
-        check_finite(array, name)
+        _check_finite(array, name)
     return array
 
 
-def check_finite(array: np.ndarray, name: str) -> None:
-    """Raise a NotFiniteError that names the index of the first NaN or infinite value."""
+def _check_finite(array: np.ndarray, name: str) -> None:
     finite = np.isfinite(array)
     if not finite.all():
         index = _index(int(np.argmin(finite)), array.shape)
