@@ -179,7 +179,8 @@ class Gate(grpc.aio.ServerInterceptor):
     def _caller(self, metadata: Mapping[str, str], context: Any) -> Caller:
         if self.tokens is not None:
             return self.tokens.caller(metadata.get("authorization"))
-        names = context.auth_context().get("x509_common_name") or [b"local"]
+        peer = context.auth_context()
+        names = peer.get("x509_common_name") or peer.get("x509_subject_alternative_name") or [b"local"]
         return Caller(names[0].decode(errors="replace"))
 
     def _note(self, call: _Call, code: grpc.StatusCode) -> None:

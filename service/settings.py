@@ -52,8 +52,12 @@ class ServerSettings(BaseModel):
     """auto, cpu, cuda, cuda:N or mps."""
     on: Literal["local", "ray"] = "local"
     """Where models run: in this process, or on Ray Serve."""
+    replicas: Count = 1
+    """On Ray: workers a model."""
+    max_replicas: Count | None = None
+    """On Ray: workers a model that it may have under load; as many as `replicas` by default."""
     memory_budget_gb: Seconds | None = None
-    """GiB for models in memory; by default most of it."""
+    """GiB for models in memory, in this process; by default most of it."""
     warm_up: tuple[str, ...] = ()
     """Models to load at the start, as NAME or NAME@VERSION."""
     batch_size: Count = 16
@@ -127,6 +131,12 @@ class ServerSettings(BaseModel):
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         if self.deadline > self.max_deadline:
             raise ValueError("deadline is longer than max_deadline")
+        if self.on == "ray" and self.memory_budget_gb is not None:
+            raise ValueError("memory_budget_gb is of models in this process, and they run on Ray")
+        if self.on == "local" and (self.replicas > 1 or self.max_replicas is not None):
+            raise ValueError("replicas are of models on Ray; set on = 'ray'")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError("max_replicas is smaller than replicas")
         missing = [name for name in ("tls_certificate", "tls_key", "tokens") if getattr(self, name) is None]
         if missing and not is_loopback(self.host):
             raise ValueError(

@@ -6,6 +6,7 @@ import json
 import logging
 import logging.handlers
 import queue
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -44,6 +45,8 @@ class TextFormatter(logging.Formatter):
         fields = " ".join(f"{key}={value}" for key, value in getattr(record, "fields", {}).items())
         number = getattr(record, "request_id", "")
         line = " ".join(p for p in (when, record.levelname.lower(), record.getMessage(), fields, number) if p)
+        # Nobody's words may look like lines of their own.
+        line = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], line)
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

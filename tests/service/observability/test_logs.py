@@ -46,6 +46,11 @@ def test_text_lines():
     assert TextFormatter().format(record).endswith(" info call code=OK n1")
 
 
+def test_words_of_strangers_do_not_look_like_lines():
+    record = logging.LogRecord("penfield", logging.INFO, "", 1, "refused: a\n12:00:00 info b\x1b[2J", (), None)
+    assert TextFormatter().format(record).endswith(r"refused: a\n12:00:00 info b\x1b[2J")
+
+
 def test_logger_is_as_it_was_afterwards(capsys):
     logger = logging.getLogger("penfield")
     before = logger.handlers[:], logger.propagate, logger.level

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from service.calls import Deadlines
+from service.calls import Deadlines, _address
 from service.generated.penfield.v1 import (
     data_pb2,
     data_pb2_grpc,
@@ -111,6 +111,14 @@ def test_request_id_is_the_clients_or_a_new_one(serving):
     first, *others = asyncio.run(main())
     assert first == "run-7.a"
     assert all(len(other) == 32 for other in others)
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [("ipv4:127.0.0.1:4711", "127.0.0.1"), ("ipv6:%5B::1%5D:4711", "::1"), ("unix:/run/p.sock", "/run/p.sock")],
+)
+def test_address_without_the_port(peer, address):
+    assert _address(peer) == address
 
 
 def test_deadlines_of_each_kind():
