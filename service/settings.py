@@ -101,7 +101,7 @@ class ServerSettings(BaseModel):
     quota_gib: Seconds = 20
     """Most that one client's uploads take together."""
     job_slots: Count = 1
-    """Jobs at work at once."""
+    """Jobs, and scores, at work at once."""
 
     health: bool = True
     """Answer grpc.health.v1."""

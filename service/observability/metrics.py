@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from recordings.errors import InputError
 
@@ -76,11 +79,9 @@ class Metrics:
         """A model has come into memory, or has left it."""
         self.loaded.labels(model).set(loaded)
 
-    def count_jobs(self, states: Mapping[str, Callable[[], float]]) -> None:
-        """Report the number of jobs in each state, asked for when metrics are read, as ``penfield_jobs``."""
-        jobs = Gauge("penfield_jobs", "Jobs by state.", ["state"], registry=self.registry)
-        for state, count in states.items():
-            jobs.labels(state).set_function(count)
+    def count_jobs(self, count: Callable[[], Mapping[str, int]]) -> None:
+        """Report the number of jobs by state, counted each time that metrics are read, as ``penfield_jobs``."""
+        self.registry.register(_Jobs(count))
 
     def serve(self, port: int) -> tuple[int, Callable[[], None]]:
         """Answer Prometheus on loopback, from a thread; the port, and what stops it.
@@ -97,6 +98,17 @@ class Metrics:
                 remedy="Choose another one",
             ) from error  # fmt: skip
         return server.server_port, lambda: _stop(server, thread)
+
+
+class _Jobs(Collector):
+    def __init__(self, count: Callable[[], Mapping[str, int]]):
+        self._count = count
+
+    def collect(self) -> Iterator[Metric]:
+        jobs = GaugeMetricFamily("penfield_jobs", "Jobs by state.", labels=["state"])
+        for state, number in self._count().items():
+            jobs.add_metric([state], number)
+        yield jobs
 
 
 def _stop(server: object, thread: threading.Thread) -> None:

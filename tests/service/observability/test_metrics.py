@@ -23,7 +23,7 @@ def reported():
     metrics.observe_wait("ridge", 0.01)
     metrics.set_depth("ridge", 7)
     metrics.set_loaded("ridge", True)
-    metrics.count_jobs({"running": lambda: 2})
+    metrics.count_jobs(lambda: {"running": 2})
     metrics.requests.labels("penfield.v1.EncodingService/Encode", "OK").inc()
     return metrics
 
