@@ -42,7 +42,7 @@ def simulate_world(
     -------
     Subjects that read from there. ``truth.npz`` in each folder holds everything planted (`SimulatedBrain.save`).
     """
-    folders = [out / f"subject-{number + 1:02d}" for number in range(subjects)]
+    folders = [out / subject_name(number) for number in range(subjects)]
     for folder in folders:
         if folder.exists() and not overwrite:
             raise InputError("exists already", where=folder, remedy="Choose another folder or pass --overwrite")
@@ -57,6 +57,11 @@ def simulate_world(
             brain.neuroids["planted_noise_ceiling"] = subject.recording.neuroid("planted_noise_ceiling")
             brain.save(part / TRUTH)
     return [Subject.load(folder) for folder in folders]
+
+
+def subject_name(number: int) -> str:
+    """Name of a simulated subject, counted from 0."""
+    return f"subject-{number + 1:02d}"
 
 
 def ceiling_from_snr(snr: float, repetitions: int) -> float:

@@ -17,9 +17,10 @@ from .questions import Alignment, Decoding, Encoding, Ensembling, FeatureSet, Na
 
 
 class Simulation(Part):
-    """A subject of the miniature world, simulated instead of recorded."""
+    """Subjects of the miniature world, simulated instead of recorded, who all see the same scenes."""
 
     scenes: int = Field(default=200, ge=10)
+    subjects: int = Field(default=1, ge=1)
     repetitions: int = Field(default=3, ge=1)
     noise_ceiling: float = Field(default=0.7, gt=0, lt=1)
 
@@ -28,20 +29,31 @@ class Source(Part):
     """Where the responses come from: a folder on disk, or a simulation.
 
     path : a recording (``.zarr``) or a subject folder, which brings its stimuli.
-    stimuli : a folder of stimuli or a table, where `path` is a recording.
+    paths : several of them, a subject each, of whom all is asked that the study asks.
+    stimuli : a folder of stimuli or a table, where `path` is a recording; of `paths`, shown to all subjects.
     rois : keep these regions only.
     """
 
     path: Path | None = None
+    paths: tuple[Path, ...] = ()
     stimuli: Path | None = None
     simulate: Simulation | None = None
     rois: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.path is None) == (self.simulate is None):
-            raise ValueError("give either path or simulate")
+        if (self.path is not None) + bool(self.paths) + (self.simulate is not None) != 1:
+            raise ValueError("give either path or simulate, or paths of several subjects")
+        names = [path.stem for path in self.paths]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two subjects are called {min(twice)!r}: their folders need names of their own")
         return self
+
+    @property
+    def several(self) -> bool:
+        """Whether the questions are asked of several subjects, with results by subject."""
+        return bool(self.paths) or (self.simulate is not None and self.simulate.subjects > 1)
 
 
 class Holdout(Part):
@@ -119,6 +131,7 @@ class Study(Part):
     name : of the study. seed : of all random draws. device : auto, cpu, cuda or mps.
     out : folder of the results, relative to the study file.
     recording, split : what is explained, and what of it is held out.
+    skip_failures : leave out stimuli that cannot be read, and say which, instead of ending with an error.
     features : what it is explained by. encode, ensemble, decode, reconstruct, align : the questions asked.
     """
 
@@ -128,6 +141,7 @@ class Study(Part):
     out: Path
     recording: Source
     split: Holdout = Holdout()
+    skip_failures: bool = False
     features: tuple[FeatureSet, ...] = ()
     encode: tuple[Encoding, ...] = ()
     ensemble: tuple[Ensembling, ...] = ()
@@ -200,6 +214,8 @@ def _absolute(values: Any, folder: Path) -> Any:
         return [_absolute(v, folder) for v in values]
     if not isinstance(values, dict):
         return values
+    if isinstance(values.get("paths"), list):
+        values = values | {"paths": [str(folder / v) if isinstance(v, str) else v for v in values["paths"]]}
     return {
         k: str(folder / v) if isinstance(v, str) and _is_place(k, folder / v) else _absolute(v, folder)
         for k, v in values.items()

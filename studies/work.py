@@ -6,18 +6,18 @@ import hashlib
 from functools import cached_property
 from typing import Any
 
-from encoders import FeatureExtractor, Features, extract
+from encoders import Features
 from encoders.attention.targets import split_validation
 from recordings import Recording, Stimuli
 from recordings.errors import InputError, UnknownNameError
 from recordings.events import OnEvent, Stop
 
+from .failures import failures_of
 from .questions import FeatureSet
-from .simulation import simulate_world
+from .simulation import simulate_world, subject_name
 from .sources import open_layers, open_recording, open_stimuli
 from .study import Study
-
-SUBJECT = "subject-01"
+from .subjects import extract_features
 
 
 class Work:
@@ -29,6 +29,7 @@ class Work:
     members, weights : the part of `train` that encoding models are fitted on, and what of it is kept from them all, so
         that ensembles learn their weights on it; None where nothing is.
     features : by the names of feature set and layer.
+    failures : why stimuli are left out, by stimulus id, where the study allows it.
     watched : on_event and stop, as keyword arguments.
     """
 
@@ -42,18 +43,19 @@ class Work:
             self.stimuli = None if self.stimuli is None else self.stimuli.select(ids)
         self.split = study.split.split(self.recording, study.seed, self.stimuli)
         self.train, self.test = self.split.apply(self.recording, self.stimuli)
+        self.features = {part.name: self._layers(part) for part in study.features}
+        self.failures = self._leave_out_failures() if study.skip_failures else {}
         self.members: Recording = self.train
         self.weights: Recording | None = None
         if study.split.ensemble:
             by_run = any(part.delays for part in study.encode)
             self.members, self.weights = split_validation(self.train, None, study.split.ensemble, by_run, study.seed)
-        self.features = {part.name: self._layers(part) for part in study.features}
 
     def _source(self) -> tuple[Recording, Stimuli | None]:
         source, seed = self.study.recording, self.study.seed
         path = source.path
         if source.simulate is not None:
-            path = self.study.out / SUBJECT
+            path = self.study.out / subject_name(0)
             if not path.exists():
                 how = source.simulate.model_dump()
                 simulate_world(self.study.out, seed=seed, **how, **self.watched)
@@ -68,17 +70,25 @@ class Work:
             raise InputError(
                 f"features {part.name!r} need what was shown", where="study", remedy="Add stimuli to [recording]"
             )
-        assert part.model is not None
-        return extract(
-            FeatureExtractor.from_uri(part.model, device=self.study.device),
-            self.stimuli,
-            self.study.out / "features" / f"{part.name}.zarr",
-            layers=part.layers or None,
-            readout=part.readout,
-            store_dtype=part.dtype,
-            batch_size=part.batch_size,
-            **self.watched,
-        )
+        return extract_features(self.study, part, self.stimuli, **self.watched)
+
+    def _leave_out_failures(self) -> dict[str, str]:
+        """Take stimuli without features from both sides of the split, which stays what it is for all others."""
+        ids = [str(i) for i in dict.fromkeys(self.recording.stimulus_ids)]
+        failures = failures_of(ids, self.features, self.stimuli)
+        if failures:
+            kept = [i for i in ids if i not in failures]
+            self.train, self.test = self.train.where(stimulus_id=kept), self.test.where(stimulus_id=kept)
+            if not len(self.train) or not len(self.test):
+                raise InputError(
+                    f"{len(failures)} of {len(ids)} stimuli cannot be read, and one side of the split has none left",
+                    where="study",
+                    remedy=next(iter(failures.values())),
+                )
+            self.recording = self.recording.where(stimulus_id=kept)
+            if self.stimuli is not None:
+                self.stimuli = self.stimuli.select([i for i in self.stimuli.ids if i not in failures])
+        return failures
 
     def named(self, *references: str) -> dict[str, Features]:
         """Layers that each ``name`` or ``name/layer`` means, by a name of their own."""
