@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,7 +9,7 @@ from pydantic import Field, model_validator
 from service.data.contents import leaves_folder
 
 from .base import Task, Verb
-from .references import SCHEMES, Network, Reference, references_in
+from .references import Network, Reference, paths_in, references_in, resolved, texts_in, with_references
 
 
 class Simulate(Verb):
@@ -149,7 +148,7 @@ class Import(Verb):
     @classmethod
     def _paths_are_references(cls, values: Any) -> Any:
         if isinstance(values, dict) and isinstance(values.get("options"), dict):
-            return {**values, "options": _with_references(values["options"])}
+            return {**values, "options": with_references(values["options"])}
         return values
 
     @model_validator(mode="after")
@@ -158,11 +157,11 @@ class Import(Verb):
 
         settings = reader_options(reader(self.format), self.options)
         known = {str(reference) for reference in references_in(self.options)}
-        for path in _paths_in(settings.model_dump()):
+        for path in paths_in(settings.model_dump()):
             if str(path) not in known:
                 raise ValueError(f"{str(path)[:50]!r} is no reference; write data:ID or data:ID/sub/path")
         # Readers build names of files inside the source from options such as the subject.
-        for text in _texts_in(self.options):
+        for text in texts_in(self.options):
             if leaves_folder(text):
                 raise ValueError(f"{text[:50]!r} leads outside the source")
         return self
@@ -175,39 +174,9 @@ class Import(Verb):
 
         out, folder = task.out / self.writes, task.out / "recording-stimuli"
         with atomic_path(out, overwrite=True) as part:
-            options = _resolved(self.options, task)
+            options = resolved(self.options, task.path)
             imported = import_recording(self.format, task.path(self.source), part, **options, **task.watched)
             if imported.stimuli is not None:
                 imported.stimuli.save(folder, overwrite=True)
         answer = {"out": out, **describe(out)}
         return answer if imported.stimuli is None else {**answer, "stimuli": folder}
-
-
-def _with_references(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _with_references(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_with_references(v) for v in value]
-    return Reference(value) if isinstance(value, str) and value.startswith(SCHEMES) else value
-
-
-def _resolved(value: Any, task: Task) -> Any:
-    if isinstance(value, Reference):
-        return task.path(value)
-    if isinstance(value, dict):
-        return {k: _resolved(v, task) for k, v in value.items()}
-    return [_resolved(v, task) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _paths_in(value: Any) -> list[Path]:
-    if isinstance(value, Path):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [path for part in inner for path in _paths_in(part)]
-
-
-def _texts_in(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [text for part in inner for text in _texts_in(part)]

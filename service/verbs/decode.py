@@ -29,9 +29,12 @@ class DecodeFit(Verb):
     layer: str | None = None
     """Layer of the store, if it has several."""
     split: str = "stimulus:0.2"
-    """What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,... or none."""
+    """What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,..., COLUMN:VALUE,... or COLUMN:NUMBER of
+    the stimuli, such as category:3 for three of them, or none."""
     roi: Rois = ()
     """Regions; all by default."""
+    standardise: Literal["session"] | None = None
+    """Give each neuroid mean 0 and variance 1 in every session, learnt on the training part."""
     reliability: float = Field(default=0.05, ge=0, le=1)
     """Smallest noise ceiling of a neuroid that is read."""
     all_neuroids: bool = False
@@ -78,18 +81,25 @@ class DecodeFit(Verb):
             raise ValueError("options of pictures, captions and depth go with target or preset")
         if (self.target or self.preset) and self.features is not None:
             raise ValueError("features goes without target and preset")
+        if self.standardise and not (self.features or self.target or self.preset):
+            raise ValueError("categories are not standardised: their groups are left out in turn")
         return self
 
     def run(self, task: Task) -> dict[str, Any]:
         """See `decoders.LatentDecoder`, `CategoryDecoder` and `studies.pictures.fitting.fit_brain_decoder`."""
         from studies.sources import open_recording
+        from studies.standardise import standardise_sessions
         from studies.study import training_part
 
-        train = training_part(open_recording(task.path(self.recording), self.roi), self.split, self.seed)
+        whole = open_recording(task.path(self.recording), self.roi)
+        shown = shown_in(task, self.recording, self.stimuli)
+        train = training_part(whole, self.split, self.seed, shown)
+        if self.standardise:
+            train = standardise_sessions(train, whole)
         reliability = None if self.all_neuroids else self.reliability
         how = {"reliability": reliability, "max_neuroids": self.max_neuroids, "components": self.components}
         if self.target or self.preset:
-            return self._fit_pictures(task, train, how)
+            return self._fit_pictures(task, train, shown, how)
         return self._fit_one(task, train, how)
 
     def _models(self) -> dict[str, Any]:
@@ -98,13 +108,12 @@ class DecodeFit(Verb):
         named["layers"] = self.invert_layer or None
         return {name: value for name, value in named.items() if value is not None}
 
-    def _fit_pictures(self, task: Task, train: Any, how: dict[str, Any]) -> dict[str, Any]:
+    def _fit_pictures(self, task: Task, train: Any, shown: Any, how: dict[str, Any]) -> dict[str, Any]:
         from decoders.pictures.presets import find_preset
         from recordings.errors import InputError
         from studies.pictures.fitting import fit_brain_decoder
         from studies.pictures.targets import Sources, check_targets, find_rois, targets_of
 
-        shown = shown_in(task, self.recording, self.stimuli)
         if shown is None:
             raise InputError("targets are made from what was shown", where=self.recording, remedy="Give stimuli")
         wanted = find_preset(self.preset) if self.preset else None
@@ -232,6 +241,8 @@ class DecodeEvaluate(Verb):
     """What was shown, with pictures."""
     network: tuple[Network, ...] = ()
     """Extractor URIs or names of published networks that compare pictures."""
+    text_network: tuple[Network, ...] = ()
+    """Extractor URIs of text models that compare decoded and true captions; URI#text for the text tower of two."""
     by: str | None = None
     """Column of the stimuli, to tell scores within and across it."""
     published: bool = False
@@ -244,7 +255,7 @@ class DecodeEvaluate(Verb):
         if self.pictures is not None:
             if self.stimuli is None or self.recording or self.model or self.features:
                 raise ValueError("pictures goes with stimuli, and not with a recording, a model or features")
-        elif self.recording is None or self.stimuli or self.network or self.by or self.published:
+        elif self.recording is None or self.stimuli or self.network or self.text_network or self.by or self.published:
             raise ValueError("give recording, or pictures with stimuli and options of pictures")
         return self
 
@@ -270,7 +281,8 @@ class DecodeEvaluate(Verb):
         from studies.sources import open_stimuli
 
         how: dict[str, Any] = {"networks": self.network, "by": self.by, "published": self.published}
-        how |= {"n_permutations": self.shuffles, "seed": self.seed, "device": task.device}
+        how |= {"text_networks": self.text_network, "n_permutations": self.shuffles}
+        how |= {"seed": self.seed, "device": task.device}
         shown = open_stimuli(task.path(stimuli))
         return {"pictures": pictures, **evaluate_reconstructions(task.path(pictures), shown, **how, **task.watched)}
 

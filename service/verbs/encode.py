@@ -37,6 +37,8 @@ class EncodeFit(Verb):
     """What to hold out: stimulus:FRACTION, stimulus:NUMBER, COORDINATE:VALUE,... or none."""
     roi: Names = ()
     """Regions; all by default."""
+    standardise: Literal["session"] | None = None
+    """Give each neuroid mean 0 and variance 1 in every session, learnt on the training part."""
     delays: tuple[int, ...] = ()
     """Delays in samples for time series."""
     keep_constant: bool = False
@@ -98,15 +100,19 @@ class EncodeFit(Verb):
         from recordings.storage import remove
         from studies.encoding import fit_encoder
         from studies.sources import open_recording, open_stores
+        from studies.standardise import standardise_sessions
         from studies.study import training_part
 
         encoder = self._encoder(task.device)
         spaces = open_stores(task.paths(self.features), self.layer)
         if self.routing:
             check_readout(self.routing, spaces)
-        train = training_part(open_recording(task.path(self.recording), self.roi), self.split, self.seed)
+        whole = open_recording(task.path(self.recording), self.roi)
+        train = training_part(whole, self.split, self.seed)
         checkpoints = task.out / "checkpoints" if self.model == "transformer" else None
         with tempfile.TemporaryDirectory() as scratch:
+            if self.standardise:
+                train = standardise_sessions(train, whole, Path(scratch) / "standardised.zarr")
             fit_encoder(
                 encoder,
                 spaces,
@@ -174,11 +180,15 @@ class EncodeEnsemble(Verb):
         from studies.encoding import select_features
         from studies.evaluation import split_by_fit
         from studies.sources import open_recording, open_stores
+        from studies.standardise import standardise_as_fitted
         from studies.study import training_part
 
         members = {name: load_encoder(task.path(reference)) for name, reference in self.model.items()}
         spaces = open_stores(task.paths(self.features), self.layer)
-        _, unseen = split_by_fit(list(members.values()), open_recording(task.path(self.recording), self.roi))
+        fitted_on = {i for encoder in members.values() for i in encoder.stimulus_ids_}
+        given = open_recording(task.path(self.recording), self.roi)
+        whole = standardise_as_fitted(next(iter(members.values())).recording_, given, fitted_on)
+        _, unseen = split_by_fit(list(members.values()), whole)
         part = training_part(unseen, self.split, self.seed)
         fitted = Ensemble(members, self.temperature)
         fitted.fit(select_features(fitted, spaces), part, **task.watched)
@@ -249,10 +259,12 @@ class EncodeEvaluate(Verb):
         from encoders import load_encoder
         from studies.evaluation import ceiling_of, score_against_baselines, score_encoder, split_by_fit
         from studies.sources import extract_baselines, open_recording, open_stimuli, open_stores
+        from studies.standardise import standardise_as_fitted
 
         encoder = load_encoder(task.path(self.model))
         spaces = open_stores(task.paths(self.features), self.layer)
-        whole = open_recording(task.path(self.recording), self.roi)
+        given = open_recording(task.path(self.recording), self.roi)
+        whole = standardise_as_fitted(encoder.recording_, given, encoder.stimulus_ids_)
         train, test = split_by_fit(encoder, whole)
         ceiling = ceiling_of(encoder, whole, test, self.nuisance)
         how: dict[str, Any] = {

@@ -94,7 +94,7 @@ class EncodeAttend(Verb):
         from recordings.artifacts import check_neuroids
         from studies.attending import write_brain_maps
 
-        check_neuroids(encoder.recording_, whole)
+        check_neuroids(encoder.recording_, whole, responses=False)
         fields = receptive_fields(encoder, given, ids, runs=runs, **task.watched)
         columns = ("x", "y", "sigma", "eccentricity", "polar_angle")
         return write_brain_maps(whole, {c: fields[c] for c in columns}, task.out / "maps", overwrite=True)

@@ -7,7 +7,8 @@ the repository.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, GetCoreSchemaHandler
@@ -68,3 +69,37 @@ def references_in(value: Any) -> Iterator[Reference]:
     elif isinstance(value, list | tuple):
         for inner in value:
             yield from references_in(inner)
+
+
+def with_references(value: Any) -> Any:
+    """Nested JSON values with references for texts that begin like one; `ValueError` for one that is none."""
+    if isinstance(value, dict):
+        return {k: with_references(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_references(v) for v in value]
+    return Reference(value) if isinstance(value, str) and value.startswith(SCHEMES) else value
+
+
+def resolved(value: Any, path: Callable[[Reference], Path]) -> Any:
+    """Nested values with paths for references."""
+    if isinstance(value, Reference):
+        return path(value)
+    if isinstance(value, dict):
+        return {k: resolved(v, path) for k, v in value.items()}
+    return [resolved(v, path) for v in value] if isinstance(value, list | tuple) else value
+
+
+def paths_in(value: Any) -> list[Path]:
+    """All paths among nested values."""
+    return [value] if isinstance(value, Path) else [path for part in _inner(value) for path in paths_in(part)]
+
+
+def texts_in(value: Any) -> list[str]:
+    """All texts among nested values."""
+    return [value] if isinstance(value, str) else [text for part in _inner(value) for text in texts_in(part)]
+
+
+def _inner(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, list | tuple) else []

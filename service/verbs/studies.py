@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ValidationError, field_validator, model_validator
 
 from recordings.errors import FormatError, InputError
-from service.data.contents import leaves_folder
 
 from .base import Task, Verb
-from .references import Network, Reference, check_network
+from .references import Network, Reference, check_network, paths_in, references_in, resolved, texts_in, with_references
 
-PLACES = ("path", "stimuli")
-NETWORKS = ("model", "generator", "controlnet", "ip_adapter", "captioner", "embedding", "depth", "invert", "networks")
+NETWORKS: tuple[str, ...] = (
+    "model",
+    "generator",
+    "controlnet",
+    "ip_adapter",
+    "captioner",
+    "embedding",
+    "depth",
+    "invert",
+    "networks",
+    "text_networks",
+)
 
 
 class Score(Verb):
@@ -99,71 +108,56 @@ class RunStudy(Verb):
     def _with_references(cls, value: Any) -> Any:
         if isinstance(value, Reference):
             return value
-        checked = _checked(value, Reference)
-        _study(checked, {"out": "study"})
-        return checked
+        tables = with_references(value)
+        known = {str(reference) for reference in references_in(tables)}
+        _check_reach(_study({**tables, "out": "study"}), lambda path: str(path) in known)
+        return tables
 
     def run(self, task: Task) -> dict[str, Any]:
         """See `studies.run`."""
-        from studies import run
+        from studies import Study, run
 
-        values = _from_file(task.path(self.study)) if isinstance(self.study, Reference) else self.study
-        asked = _study(_paths(values, task), {"out": str(task.out / self.writes), "device": task.device})
+        own: dict[str, Any] = {"out": task.out / self.writes, "device": task.device}
+        if isinstance(self.study, Reference):
+            root = task.places[str(self.study)].resolve()
+            asked = Study.load(task.path(self.study))
+            _check_reach(asked, lambda path: path.resolve().is_relative_to(root))
+        else:
+            asked = _study({**resolved(self.study, task.path), "out": "study"})
         if self.seed is not None:
-            asked = asked.model_copy(update={"seed": self.seed})
+            own["seed"] = self.seed
+        asked = asked.model_copy(update=own)
         return {"study": asked.name, "out": asked.out, **run(asked, **task.watched)}
 
 
-def _study(values: dict[str, Any], own: dict[str, Any]) -> Any:
+def _study(values: dict[str, Any]) -> Any:
     from studies import Study
 
     try:
-        return Study.model_validate({**values, **own})
+        return Study.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "study"
         raise FormatError(f"{place}: {first['msg'].removeprefix('Value error, ')}", where="study") from error
 
 
-def _checked(value: Any, place: Any) -> Any:
-    """The same tables, `place` applied to all that names files, and names of models looked at."""
-    if isinstance(value, list | tuple):
-        return [_checked(inner, place) for inner in value]
-    if not isinstance(value, dict):
-        return value
-    found = {}
-    for key, inner in value.items():
-        if key in PLACES and isinstance(inner, str):
-            inner = place(inner)
-        elif key in NETWORKS:
-            for name in [inner] if isinstance(inner, str) else inner if isinstance(inner, list | tuple) else []:
-                check_network(str(name))
-        found[key] = _checked(inner, place)
-    return found
+def _check_reach(study: Any, allowed: Callable[[Path], bool]) -> None:
+    """Refuse paths other than the allowed ones, and models that are code or lie elsewhere."""
+    values = study.model_dump(exclude={"out"})
+    for path in paths_in(values):
+        if not allowed(path):
+            raise InputError(f"{path.name!r} is out of reach", where="study", remedy="Give references for paths")
+    for name in _networks(values):
+        try:
+            check_network(name)
+        except ValueError as error:
+            # A study file may name a folder of its own upload.
+            if not (Path(name).is_absolute() and allowed(Path(name))):
+                raise InputError(str(error), where="study") from error
 
 
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FormatError(f"not a readable TOML file ({error})", where=path.name) from error
-
-    def inside(name: str) -> Path:
-        if leaves_folder(name):
-            raise InputError(f"{name[:50]!r} leads outside the upload", where=path.name, remedy="Write it relative")
-        return path.parent / name
-
-    try:
-        return _checked(values, inside)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise FormatError(str(error), where=path.name) from error
-
-
-def _paths(value: Any, task: Task) -> Any:
-    if isinstance(value, Reference):
-        return task.path(value)
+def _networks(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return {k: _paths(v, task) for k, v in value.items()}
-    return [_paths(v, task) for v in value] if isinstance(value, list | tuple) else value
+        own = [text for key, inner in value.items() if key in NETWORKS for text in texts_in(inner)]
+        return own + [name for inner in value.values() for name in _networks(inner)]
+    return [name for inner in value for name in _networks(inner)] if isinstance(value, list | tuple) else []
