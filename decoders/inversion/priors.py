@@ -86,6 +86,11 @@ def latent_prior(
 ) -> ImagePrior:
     """Pictures that an autoencoder of diffusers decodes; the code is a latent, scaled to unit variance.
 
+    From the last block of miniature:backbone it draws scenes of the miniature world as whole objects, where those of
+    `fourier_prior` dissolve into coloured specks: nearness r .98 against .96 over ten scenes, .97 against .94 over six
+    with white noise of .7 s.d. on the features. PixCorr says less, .74 against .71 and with noise .60 against .66, as
+    neither finds the colour of more than 40 % of them in that block. A step takes twice the time.
+
     Parameters
     ----------
     vae : such as `AutoencoderKL` or `Taef2`. latent_shape : (channel, h, w).
