@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 import h5py
 import numpy as np
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageSequence
 
-from .errors import CorruptImageError, FormatError, ImageTooLargeError, InputError, TruncatedFileError
+from .errors import CorruptImageError, FormatError, ImageTooLargeError, TruncatedFileError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
@@ -97,9 +97,10 @@ def read_picture(
             if count == 1:
                 return _rgb(image)[None]
             return np.stack(list(_frames(image, where, count, limits)))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, ImageTooLargeError):
-            raise
+    except (ImageTooLargeError, MemoryError):
+        raise
+    # Parsers raise whatever a broken field happens to break, KeyError and TypeError included.
+    except Exception as error:
         raise CorruptImageError(
             f"cannot be decoded ({error})",
             where=where,
@@ -131,9 +132,9 @@ def read_video(
         if not frames:
             raise CorruptImageError("holds no frame", where=where)
         return np.stack(frames)
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (CorruptImageError, ImageTooLargeError, MemoryError):
+        raise
+    except Exception as error:
         raise CorruptImageError(f"cannot be decoded ({error})", where=where) from error
 
 
