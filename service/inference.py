@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recordings.errors import DuplicateIdError, InputError, PenfieldError, ShapeError, UnknownNameError
+from recordings.errors import DuplicateIdError, InputError, ShapeError, UnknownNameError
 from service.errors import ModelNotFoundError
 from service.generated.inference import grpc_service_pb2 as oip
 from service.generated.inference import grpc_service_pb2_grpc
@@ -20,7 +20,6 @@ from service.tensors import from_bytes
 if TYPE_CHECKING:
     from service.engine import Engine
     from service.models import Description, FeatureSpace
-    from service.repository import ModelEntry
 
 IMAGES, RESPONSES = "images", "responses"
 # Of a model that reads one feature space, which needs no name of its own.
@@ -54,18 +53,20 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return oip.ServerReadyResponse(ready=self.ready())
 
     async def ModelReady(self, request: oip.ModelReadyRequest, context: Any) -> oip.ModelReadyResponse:
+        # Who only asks must not make others' models leave memory: nothing is loaded here.
         try:
-            await self._encoder(request.name, request.version)
-        except PenfieldError:
+            entry = self.engine.find(request.name, request.version)
+        except ModelNotFoundError:
             return oip.ModelReadyResponse(ready=False)
-        return oip.ModelReadyResponse(ready=self.ready())
+        can = "encode" in entry.verbs and self.engine.state(entry).phase in ("ready", "unloaded")
+        return oip.ModelReadyResponse(ready=can and self.ready())
 
     async def ServerMetadata(self, request: oip.ServerMetadataRequest, context: Any) -> oip.ServerMetadataResponse:
         return oip.ServerMetadataResponse(name="penfield", version=version("penfield"))
 
     async def ModelMetadata(self, request: oip.ModelMetadataRequest, context: Any) -> oip.ModelMetadataResponse:
         description = await self._encoder(request.name, request.version)
-        versions = [entry.key.version for entry in self._entries(request.name)]
+        versions = [entry.key.version for entry in self.engine.models() if entry.key.name == request.name]
         inputs = [
             oip.ModelMetadataResponse.TensorMetadata(name=name, datatype=datatype, shape=shape)
             for name, (datatype, shape) in _inputs(description.features).items()
@@ -86,12 +87,11 @@ class InferenceServicer(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return await asyncio.to_thread(_response, request, encoded)
 
     async def _encoder(self, name: str, version: str) -> Description:
-        if not self._entries(name):
+        verbs = {verb for entry in self.engine.models() if entry.key.name == name for verb in entry.verbs}
+        # A decoder would be loaded only to be refused.
+        if verbs and "encode" not in verbs:
             raise ModelNotFoundError("there is no such encoder", where=name, remedy="ModelService lists all models")
         return await self.engine.describe(name, version)
-
-    def _entries(self, name: str) -> list[ModelEntry]:
-        return [entry for entry in self.engine.models() if entry.key.name == name and "encode" in entry.verbs]
 
 
 def _inputs(spaces: Sequence[FeatureSpace]) -> dict[str, tuple[str, list[int]]]:

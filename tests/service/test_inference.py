@@ -17,7 +17,7 @@ import pytest
 
 from encoders import Features, load_encoder
 from recordings.errors import InputError, NotFiniteError, PenfieldError, ShapeError, UnknownNameError
-from service.errors import DamagedModelError, ModelNotFoundError
+from service.errors import ModelNotFoundError
 from service.generated.inference import grpc_service_pb2 as oip
 from service.generated.inference import grpc_service_pb2_grpc
 from service.inference import InferenceServicer
@@ -35,16 +35,25 @@ ROIS = {"V1": slice(0, 2), "V4": slice(2, 5)}
 class LinearEngine:
     """Two encoders and a decoder; as quick as the protocol needs, and it notes what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, phase: str = "ready") -> None:
         self.deadlines: list[float | None] = []
+        self.phase = phase
 
     def models(self) -> list[Any]:
         names = [("one", "1", "encode"), ("one", "2", "encode"), ("two", "1", "encode"), ("pictures", "1", "decode")]
         return [SimpleNamespace(key=SimpleNamespace(name=n, version=v), verbs=(verb,)) for n, v, verb in names]
 
+    def find(self, name: str, version: str) -> Any:
+        for entry in self.models():
+            if entry.key.name == name and version in ("", entry.key.version):
+                return entry
+        raise ModelNotFoundError(f"no version {version}", where=name)
+
+    def state(self, entry: Any) -> Any:
+        return SimpleNamespace(phase=self.phase)
+
     async def describe(self, name: str, version: str) -> Any:
-        if version not in ("", "1", "2"):
-            raise ModelNotFoundError(f"no version {version}", where=name)
+        self.find(name, version)
         space = FeatureSpace("", "miniature:backbone", "blocks.3", "pooled", (4,), "")
         low = FeatureSpace("low", "python:mine:build", "", "", (2, 2), "", reason="Python code is refused")
         high = FeatureSpace("high", "miniature:backbone", "blocks.3", "pooled", (4,), "")
@@ -224,7 +233,7 @@ GOOD = np.ones((3, 4), np.float32)
 @pytest.mark.parametrize(
     ("request_", "error", "words"),
     [
-        (raw({"features": GOOD}, "nobody"), ModelNotFoundError, "nobody: there is no such encoder"),
+        (raw({"features": GOOD}, "nobody"), ModelNotFoundError, "nobody: no version"),
         (raw({"features": GOOD}, "pictures"), ModelNotFoundError, "pictures: there is no such encoder"),
         (raw({"features": GOOD}, model_version="9"), ModelNotFoundError, "no version 9"),
         (raw({}), InputError, "none. Send images alone, or features"),
@@ -328,19 +337,21 @@ def test_server_and_models_are_ready_while_requests_are_taken(ready: bool) -> No
     assert asked(lambda stub: stub.ModelReady(oip.ModelReadyRequest(name="one")), ready=lambda: ready).ready is ready
 
 
-def test_model_that_cannot_be_asked_is_not_ready() -> None:
-    class Damaged(LinearEngine):
-        async def describe(self, name: str, version: str) -> Any:
-            raise DamagedModelError("is truncated", where=name)
-
-    for engine, name, version in (
-        (None, "nobody", ""),
-        (None, "pictures", ""),
-        (None, "one", "9"),
-        (Damaged(), "one", ""),
-    ):
-        request = oip.ModelReadyRequest(name=name, version=version)
-        assert not asked(lambda stub, request=request: stub.ModelReady(request), engine).ready
+@pytest.mark.parametrize(
+    ("phase", "name", "version", "ready"),
+    [
+        ("ready", "one", "", True),
+        ("unloaded", "one", "2", True),
+        ("loading", "one", "", False),
+        ("failed", "one", "", False),
+        ("ready", "one", "9", False),
+        ("ready", "nobody", "", False),
+        ("ready", "pictures", "", False),
+    ],
+)
+def test_model_is_ready_if_it_can_be_asked(phase: str, name: str, version: str, ready: bool) -> None:
+    request = oip.ModelReadyRequest(name=name, version=version)
+    assert asked(lambda stub: stub.ModelReady(request), LinearEngine(phase)).ready is ready
 
 
 def test_server_tells_its_name_and_no_extension() -> None:
