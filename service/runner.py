@@ -1,0 +1,342 @@
+"""Where models run: `LocalRunner` holds them in this process, within a budget of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from recordings.errors import PenfieldError
+from recordings.events import OnEvent, Stop
+
+from .batching import Observer
+from .errors import BudgetError, BusyError, DamagedModelError
+from .repository import ModelEntry, ModelKey, ModelRepository, signature_of
+
+if TYPE_CHECKING:
+    from .items import DecodeItem, EncodeItem
+    from .models import Description
+
+log = logging.getLogger("penfield.models")
+
+# Of this machine's memory, for models.
+SHARE_OF_MEMORY = 0.6
+# For a model in use to be done, so that another one can take its place.
+ROOM_SECONDS = 60.0
+# How often a folder may be replaced while it is read.
+ATTEMPTS = 3
+
+Phase = Literal["unloaded", "loading", "ready", "failed"]
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """Where a model stands.
+
+    Attributes
+    ----------
+    phase : "unloaded", "loading", "ready" or "failed". reason : why it failed.
+    memory_bytes : in use; 0 while it is not in memory. entry : of what is in memory.
+    """
+
+    phase: Phase = "unloaded"
+    reason: str = ""
+    memory_bytes: int = 0
+    entry: ModelEntry | None = None
+
+
+class Runner(Protocol):
+    """What an engine needs of the place where models run. All but `state` may load the model first.
+
+    Attributes
+    ----------
+    parallel : batches of one model that can be at work together.
+    """
+
+    parallel: int
+
+    async def load(self, entry: ModelEntry) -> None:
+        """Bring a model into memory and run it once."""
+
+    async def unload(self, key: ModelKey) -> None:
+        """Take it out of memory; what runs ends first."""
+
+    async def encode(self, key: ModelKey, batch: Sequence[EncodeItem]) -> list[Any]:
+        """Responses or an exception for each item."""
+
+    async def decode(
+        self,
+        key: ModelKey,
+        batch: Sequence[DecodeItem],
+        on_events: Sequence[OnEvent | None],
+        stops: Sequence[Stop | None],
+    ) -> list[Any]:
+        """Rows or an exception for each item; events may come from any thread."""
+
+    async def describe(self, key: ModelKey) -> Description:
+        """What it takes and gives."""
+
+    def state(self, key: ModelKey) -> ModelState:
+        """Where it stands."""
+
+    async def close(self) -> None:
+        """Leave nothing running."""
+
+
+@dataclass
+class _Loaded:
+    model: Any
+    entry: ModelEntry
+    used: float
+    users: int = 0
+
+    @property
+    def memory_bytes(self) -> int:
+        return int(self.model.memory_bytes)
+
+
+class LocalRunner:
+    """Models in this process: one thread computes, another one loads, so that loading holds nobody up.
+
+    A model whose files have changed is loaded anew for the next batch; a batch that is at work ends on the old one.
+    Where memory is short, the models that were used longest ago are unloaded. A batch for which memory cannot be had is
+    tried again in halves; only an item that fails alone as well, and with half as much computed at a time, is refused.
+
+    Parameters
+    ----------
+    repository : of the models. device : where they run.
+    memory_budget_bytes : for all models together; by default 60 % of the machine's memory.
+    warm_up : run a model once when it is loaded.
+    observer : told which models are in memory.
+    options : of `DecoderModel`.
+    """
+
+    parallel = 1
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        *,
+        device: str = "auto",
+        memory_budget_bytes: int | None = None,
+        warm_up: bool = True,
+        observer: Observer | None = None,
+        **options: Any,
+    ):
+        self.repository, self.device, self.warm_up, self.observer = repository, device, warm_up, observer
+        self.budget = memory_budget_bytes or _most_of_memory()
+        self.options = options
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="penfield-model")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="penfield-load")
+        self._loaded: dict[ModelKey, _Loaded] = {}
+        self._states: dict[ModelKey, ModelState] = {}
+        self._loading: dict[ModelKey, asyncio.Task[_Loaded]] = {}
+        self._released = asyncio.Event()
+
+    async def load(self, entry: ModelEntry) -> None:
+        """Bring a model into memory and run it once.
+
+        Raises
+        ------
+        DamagedModelError : it cannot be loaded. BudgetError : it is larger than the budget.
+        BusyError : others in use leave no room. MissingWeightsError : networks that it needs are not here.
+        """
+        await self._ready(entry.key)
+
+    async def unload(self, key: ModelKey) -> None:
+        """Take a model out of memory; a batch that is at work ends first."""
+        while (loaded := self._loaded.get(key)) is not None and loaded.users:
+            self._released.clear()
+            await self._released.wait()
+        self._drop(key)
+        self._states.pop(key, None)
+
+    async def encode(self, key: ModelKey, batch: Sequence[EncodeItem]) -> list[Any]:
+        """Responses (stimulus, unit) or an exception for each item."""
+        return await self._run(key, lambda model: _in_halves(lambda part, **how: model.encode(part, **how), batch))
+
+    async def decode(
+        self,
+        key: ModelKey,
+        batch: Sequence[DecodeItem],
+        on_events: Sequence[OnEvent | None],
+        stops: Sequence[Stop | None],
+    ) -> list[Any]:
+        """Rows or an exception for each item; events come from the model's thread."""
+        watched = list(zip(batch, on_events, stops, strict=True))
+        return await self._run(
+            key, lambda model: _in_halves(lambda part, **how: model.decode(*zip(*part, strict=True), **how), watched)
+        )
+
+    async def describe(self, key: ModelKey) -> Description:
+        """What a model takes and gives."""
+        loaded = await self._ready(key)
+        return await asyncio.get_running_loop().run_in_executor(self._loader, loaded.model.describe)
+
+    def state(self, key: ModelKey) -> ModelState:
+        """Where a model stands."""
+        if key in self._loading:
+            return ModelState("loading")
+        if (loaded := self._loaded.get(key)) is not None:
+            return ModelState("ready", memory_bytes=loaded.memory_bytes, entry=loaded.entry)
+        return self._states.get(key, ModelState())
+
+    async def close(self) -> None:
+        """Forget all models; what runs ends first."""
+        for task in self._loading.values():
+            task.cancel()
+        await asyncio.gather(*self._loading.values(), return_exceptions=True)
+        await asyncio.gather(
+            *(asyncio.to_thread(pool.shutdown, cancel_futures=True) for pool in (self._worker, self._loader))
+        )
+        for key in list(self._loaded):
+            self._drop(key)
+
+    # Work --------------------------------------------------------------------------------------------------------
+
+    async def _run(self, key: ModelKey, work: Callable[[Any], list[Any]]) -> list[Any]:
+        loaded = await self._ready(key)
+        loaded.users += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, work, loaded.model)
+        finally:
+            loaded.users -= 1
+            loaded.used = time.monotonic()
+            self._released.set()
+            # Networks are loaded when they are first needed.
+            self._make_room(0, keep=key)
+
+    async def _ready(self, key: ModelKey) -> _Loaded:
+        entry = self.repository.find(key.name, key.version)
+        loaded = self._loaded.get(key)
+        if loaded is not None and loaded.entry.fingerprint == entry.fingerprint:
+            loaded.used = time.monotonic()
+            return loaded
+        task = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.ensure_future(self._load(entry))
+            task.add_done_callback(lambda done: self._loading.pop(key, None))
+        # Of several that wait for one model, one may leave.
+        return await asyncio.shield(task)
+
+    async def _load(self, entry: ModelEntry) -> _Loaded:
+        key, loop = entry.key, asyncio.get_running_loop()
+        try:
+            await self._find_room(entry.bytes_on_disk, key)
+            entry, model = await loop.run_in_executor(self._loader, self._read, entry)
+            await self._find_room(model.memory_bytes, key)
+            if self.warm_up:
+                await loop.run_in_executor(self._worker, _warm_up, model, key)
+        except PenfieldError as error:
+            self._states[key] = ModelState("failed", str(error))
+            raise
+        self._states.pop(key, None)
+        found = self._loaded[key] = _Loaded(model, entry, time.monotonic())
+        if self.observer:
+            self.observer.set_loaded(str(key), True)
+        log.info("loaded", extra={"fields": {"model": str(key), "bytes": found.memory_bytes}})
+        return found
+
+    def _read(self, entry: ModelEntry) -> tuple[ModelEntry, Any]:
+        """A model and the entry that it really is of, should its folder be replaced while it is read."""
+        from .models import load_model
+
+        for attempt in range(ATTEMPTS):
+            failure: PenfieldError | None = None
+            try:
+                model = load_model(entry, self.device, **self._options(entry))
+            except DamagedModelError as error:
+                failure = error
+            if signature_of(entry.folder) == entry.signature or attempt == ATTEMPTS - 1:
+                if failure is not None:
+                    raise failure
+                return entry, model
+            self.repository.scan()
+            entry = self.repository.find(entry.key.name, entry.key.version)
+        raise AssertionError
+
+    def _options(self, entry: ModelEntry) -> dict[str, Any]:
+        return self.options if "decode" in entry.verbs else {}
+
+    # Memory ------------------------------------------------------------------------------------------------------
+
+    async def _find_room(self, wanted: int, key: ModelKey) -> None:
+        if wanted > self.budget:
+            raise BudgetError(
+                f"takes {wanted / 1e9:.2g} GB, all models together have {self.budget / 1e9:.2g}",
+                where=key.name,
+                remedy="Raise the memory budget of the server",
+            )
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                while not self._make_room(wanted, keep=key):
+                    self._released.clear()
+                    await self._released.wait()
+        except TimeoutError as error:
+            raise BusyError("models in use leave no room", retry_seconds=ROOM_SECONDS, where=key.name) from error
+
+    def _make_room(self, wanted: int, keep: ModelKey) -> bool:
+        """Unload models, the longest unused first, until `wanted` bytes fit; whether they do."""
+        by_use = sorted((key for key in self._loaded if key != keep), key=lambda key: self._loaded[key].used)
+        for key in by_use:
+            if self._taken(keep if wanted else None) + wanted <= self.budget:
+                break
+            if not self._loaded[key].users:
+                self._drop(key)
+        return self._taken(keep if wanted else None) + wanted <= self.budget
+
+    def _taken(self, without: ModelKey | None) -> int:
+        """Bytes of all models; an older state of one that is being loaded goes when the new one comes."""
+        return sum(loaded.memory_bytes for key, loaded in self._loaded.items() if key != without)
+
+    def _drop(self, key: ModelKey) -> None:
+        if self._loaded.pop(key, None) is None:
+            return
+        if self.observer:
+            self.observer.set_loaded(str(key), False)
+        log.info("unloaded", extra={"fields": {"model": str(key)}})
+
+
+def _warm_up(model: Any, key: ModelKey) -> None:
+    from .models.memory import is_out_of_memory
+
+    try:
+        model.warm_up()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise BudgetError("its first run needs more memory than there is", where=key.name) from error
+        if isinstance(error, PenfieldError):
+            raise
+        raise DamagedModelError(
+            f"its first run failed ({type(error).__name__})", where=key.name, remedy="Write the model again"
+        ) from error
+
+
+def _in_halves(run: Callable[..., list[Any]], batch: Sequence[Any], halved: bool = False) -> list[Any]:
+    """Results of a batch; where memory cannot be had for it, of its halves."""
+    from .models.memory import is_out_of_memory, release
+
+    try:
+        return run(batch, chunk=1) if halved else run(batch)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        failure = type(error).__name__
+    # Outside of the handler, which keeps the frames and with them the tensors of what failed.
+    release()
+    log.warning("out of memory", extra={"fields": {"batch": len(batch), "error": failure}})
+    if len(batch) > 1:
+        middle = len(batch) // 2
+        return _in_halves(run, batch[:middle]) + _in_halves(run, batch[middle:])
+    if not halved:
+        return _in_halves(run, batch, halved=True)
+    return [BudgetError("needs more memory than there is", where="request", remedy="Ask for less at once")]
+
+
+def _most_of_memory() -> int:
+    return int(SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
