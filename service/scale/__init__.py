@@ -1,0 +1,1 @@
+"""Models on many workers, behind the same front door."""

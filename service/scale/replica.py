@@ -1,0 +1,108 @@
+"""What runs in a worker process of Ray Serve: the local runner, and how its events and stops cross the border."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recordings.errors import PenfieldError
+from recordings.events import Event, OnEvent, Stop
+
+if TYPE_CHECKING:
+    from ..repository import ModelEntry
+    from ..runner import Runner
+
+MakeRunner = Callable[[Path, str], "Runner"]
+EVENT, ROWS = "event", "rows"
+
+
+def local_runner(folder: Path, device: str) -> Runner:
+    """The runner that a server without Ray would have, for the models of a folder."""
+    from ..repository import ModelRepository
+    from ..runner import LocalRunner
+
+    return LocalRunner(ModelRepository(folder, device=device), device=device)
+
+
+class Replica:
+    """One copy of a model in a process of its own.
+
+    Parameters
+    ----------
+    entry : the model. folder : of all models. device : where it runs.
+    make_runner : gives the runner that does the work.
+    """
+
+    def __init__(self, entry: ModelEntry, folder: Path, device: str, make_runner: MakeRunner = local_runner):
+        self._entry = entry
+        self._runner = make_runner(folder, device)
+        self._stopped: dict[str, set[int]] = {}
+        self._stopping: set[asyncio.Task[Any]] = set()
+
+    async def load(self) -> None:
+        """Load the model, if it is not loaded."""
+        await self._runner.load(self._entry)
+
+    async def describe(self) -> Any:
+        """As `Runner.describe`."""
+        return await self._runner.describe(self._entry.key)
+
+    async def encode(self, batch: Sequence[Any]) -> list[Any]:
+        """As `Runner.encode`."""
+        return [_portable(found) for found in await self._runner.encode(self._entry.key, batch)]
+
+    async def decode(self, call: str, batch: Sequence[Any], heard: Sequence[bool]) -> AsyncIterator[tuple[str, Any]]:
+        """As `Runner.decode`, with (EVENT, (item, event)) as they happen and (ROWS, rows by item) last.
+
+        Parameters
+        ----------
+        call : name of this call, for `stop`. heard : whose events are wanted.
+        """
+        stopped = self._stopped[call] = set()
+        told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+
+        def listener(item: int) -> OnEvent:
+            def on_event(event: Event) -> None:
+                loop.call_soon_threadsafe(told.put_nowait, (EVENT, (item, event)))
+
+            return on_event
+
+        def stopper(item: int) -> Stop:
+            return lambda: item in stopped
+
+        ears = [listener(item) if wanted else None for item, wanted in enumerate(heard)]
+        work = asyncio.ensure_future(
+            self._runner.decode(self._entry.key, batch, ears, [stopper(item) for item in range(len(batch))])
+        )
+        work.add_done_callback(lambda _: told.put_nowait((ROWS, None)))
+        try:
+            while (message := await told.get())[0] == EVENT:
+                yield message
+            yield ROWS, [_portable(rows) for rows in await work]
+        finally:
+            # Whoever asked may have gone: the thread then ends at its next step.
+            stopped.update(range(len(batch)))
+            del self._stopped[call]
+            if not work.done():
+                self._stopping.add(work)
+                work.add_done_callback(self._ended)
+
+    async def stop(self, call: str, item: int) -> None:
+        """Stop one item of a call, if it runs here."""
+        if call in self._stopped:
+            self._stopped[call].add(item)
+
+    def _ended(self, work: asyncio.Task[Any]) -> None:
+        self._stopping.discard(work)
+        if not work.cancelled():
+            work.exception()
+
+
+def _portable(found: Any) -> Any:
+    """Errors of libraries may not survive the way between processes; ours do."""
+    if isinstance(found, Exception) and not isinstance(found, PenfieldError):
+        return RuntimeError(f"{type(found).__name__}: {found}")
+    return found
