@@ -15,7 +15,7 @@ from service.tensors import DTYPES, MAX_AXES, to_array, to_tensor
 
 FLOAT32 = tensor_pb2.DATA_TYPE_FLOAT32
 arrays = hnp.arrays(st.sampled_from(list(DTYPES.values())), hnp.array_shapes(min_dims=0, max_dims=5, min_side=0))
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @quick
