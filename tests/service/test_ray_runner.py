@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from service.repository import ModelEntry, ModelKey, ModelRepository
 from service.scale.ray_runner import RayRunner, app_name, worker_errors
 
 KEY = ModelKey("waits", "1")
-WAIT = 0.1
+WAIT, WORK = 0.5, 0.1
 
 
 class ScriptedRunner:
@@ -30,6 +31,8 @@ class ScriptedRunner:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        # As a device does: one batch after the other.
+        self.worker = ThreadPoolExecutor(1)
 
     async def load(self, entry: ModelEntry) -> None:
         if entry.key.name == "damaged":
@@ -39,7 +42,8 @@ class ScriptedRunner:
         return {"name": key.name, "pid": os.getpid()}
 
     async def encode(self, key: ModelKey, batch: Sequence[Any]) -> list[Any]:
-        return await asyncio.to_thread(lambda: [self._answer(item) for item in batch])
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.worker, lambda: [self._answer(item) for item in batch])
 
     def _answer(self, item: Any) -> Any:
         kind, value = item
@@ -238,8 +242,8 @@ def test_two_workers_wait_for_two_things_at_once(run: Any, repository: ModelRepo
             await asyncio.gather(*(one() for _ in range(n)))
             return n / (time.monotonic() - start)
 
-        waiting = [await rate(key, ("wait", WAIT), 24) for key in (KEY, twice)]
-        working = [await rate(key, ("work", WAIT), 8) for key in (KEY, twice)]
+        waiting = [await rate(key, ("wait", WAIT), 12) for key in (KEY, twice)]
+        working = [await rate(key, ("work", WORK), 8) for key in (KEY, twice)]
         return waiting[0], waiting[1] / waiting[0], working[1] / working[0]
 
     one, gain, busy = run(work)
