@@ -159,7 +159,8 @@ class Server:
         self._begin(self._say_ready(names))
         if tokens is not None:
             self._begin(_refresh(tokens))
-        log.info("listening", extra={"fields": {"host": settings.host, "port": self.port}})
+        ports = {"port": self.port} | ({"metrics_port": self.metrics_port} if self.metrics_port else {})
+        log.info("listening", extra={"fields": {"host": settings.host, **ports}})
 
     async def _add_services(self) -> list[str]:
         if self._services is None:

@@ -18,12 +18,10 @@ from .settings import ServerSettings
 if TYPE_CHECKING:
     from .data.store import DataStore
     from .jobs.store import JobStore
-    from .runner import Runner
 
 log = logging.getLogger("penfield.server")
 
 GIB = 2**30
-MIB = 2**20
 DAY = 86400.0
 
 
@@ -56,7 +54,6 @@ class AllServices:
         from .engine import Engine
 
         repository, runner = await asyncio.to_thread(self._runner)
-        self._open.push_async_callback(runner.close)
         settings = self.settings
         self.engine = Engine(
             repository,
@@ -66,6 +63,7 @@ class AllServices:
             queue_size=settings.queue_size,
             metrics=self.metrics,
         )
+        self._open.push_async_callback(self.engine.close)
         pool = TimedPool(settings.threads, self.metrics.pictures.observe)
         self._open.push_async_callback(asyncio.to_thread, pool.shutdown, cancel_futures=True)
         names = [register(server) for register in self._answering(pool)]
@@ -81,12 +79,14 @@ class AllServices:
                 await self.engine.load(name, version)
             except PenfieldError as error:
                 log.error("%s was not loaded: %s", asked, error)
+            except Exception:
+                log.exception("%s was not loaded", asked)
 
     async def close(self) -> None:
         """Stop jobs at their next step, unload models, end threads."""
         await self._open.aclose()
 
-    def _runner(self) -> tuple[Any, Runner]:
+    def _runner(self) -> tuple[Any, Any]:
         from .repository import ModelRepository
 
         settings = self.settings
@@ -100,7 +100,9 @@ class AllServices:
             return repository, RayRunner(repository, device=settings.device, replicas=replicas)
         from .runner import LocalRunner
 
-        return repository, LocalRunner(repository, device=settings.device, memory_budget_bytes=budget)
+        return repository, LocalRunner(
+            repository, device=settings.device, memory_budget_bytes=budget, observer=self.metrics
+        )
 
     def _answering(self, pool: ThreadPoolExecutor) -> Iterator[Callable[[Any], str]]:
         from .generated.inference import grpc_service_pb2, grpc_service_pb2_grpc
@@ -122,12 +124,10 @@ class AllServices:
         from .servicers.models import ModelServicer
 
         settings, engine = self.settings, self.engine
-        limits = Limits(
-            max_pixels=settings.max_pixels, max_frames=settings.max_frames, max_bytes=settings.max_receive_mib * MIB
-        )
+        limits = Limits(max_pixels=settings.max_pixels, max_frames=settings.max_frames)
         yield _adding(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(engine))
         yield _adding(encoding_pb2, encoding_pb2_grpc, "EncodingService", EncodingServicer(engine, limits, pool))
-        yield _adding(decoding_pb2, decoding_pb2_grpc, "DecodingService", DecodingServicer(engine, limits, pool))
+        yield _adding(decoding_pb2, decoding_pb2_grpc, "DecodingService", DecodingServicer(engine, pool))
         yield _adding(clustering_pb2, clustering_pb2_grpc, "ClusteringService", ClusteringServicer())
         inference = InferenceServicer(engine, self.ready)
         yield _adding(grpc_service_pb2, grpc_service_pb2_grpc, "GRPCInferenceService", inference)
