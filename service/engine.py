@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +192,7 @@ class Engine:
 
     async def decode(
         self, name: str, version: str, item: DecodeItem, *, deadline: float | None = None
-    ) -> AsyncIterator[DecodeEvent]:
+    ) -> AsyncGenerator[DecodeEvent, None]:
         """Events of decoding: `Accepted`, `Stepped` and `Previewed`, a `DecodedRow` a row, `Summary`.
 
         Whoever leaves the iterator (``aclose``) stops the work at its next step, and nobody else's.
