@@ -144,7 +144,7 @@ class Batcher:
         """Start batches that need not, or may no longer, wait for company."""
         while self._queue and len(self._running) < self.parallel and not self._closed:
             now = asyncio.get_running_loop().time()
-            latest = max(self._free_since, self._queue[0].arrived) + self.max_wait
+            latest = self._free_since + self.max_wait
             full = sum(entry.weight for entry in self._queue) >= self.max_size
             if len(self._queue) < self._expected and not full and now < latest:
                 if self._timer is None:

@@ -83,6 +83,7 @@ class _Watched:
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue[DecodeEvent | None] = field(default_factory=asyncio.Queue)
     left: threading.Event = field(default_factory=threading.Event)
+    position: int = 0
     started: float = 0.0
 
     def tell(self, event: Event) -> None:
@@ -211,15 +212,15 @@ class Engine:
 
         check_units((await self._describe(entry)).units, item)
         batcher = self._batcher(entry.key, DECODE)
-        watched, position, began = _Watched(item, loop), batcher.waiting, loop.time()
-        work = asyncio.ensure_future(batcher.submit(watched, deadline=deadline, weight=len(item)))
+        watched, began = _Watched(item, loop), loop.time()
+        work = asyncio.ensure_future(_ask(batcher, watched, deadline))
         work.add_done_callback(lambda done: watched.events.put_nowait(None))
         try:
             # A full queue is told before anything is accepted.
             await asyncio.sleep(0)
             if work.done():
                 work.result()
-            yield Accepted(position, entry)
+            yield Accepted(watched.position, entry)
             while (event := await watched.events.get()) is not None:
                 yield event
             rows: list[DecodedRow] = work.result()
@@ -304,3 +305,8 @@ class Engine:
     def _entry_of(self, key: ModelKey) -> ModelEntry:
         """Of what has just run, which may be older than what is on disk by now."""
         return self.runner.state(key).entry or self.repository.find(key.name, key.version)
+
+
+async def _ask(batcher: Batcher, watched: _Watched, deadline: float | None) -> list[DecodedRow]:
+    watched.position = batcher.waiting
+    return await batcher.submit(watched, deadline=deadline, weight=len(watched.item))

@@ -99,10 +99,10 @@ class ModelRepository:
     def scan(self) -> list[ModelEntry]:
         """Look at the disk again; contents are read only of models whose files have changed."""
         with self._scanning:
-            found = dict(self._found())
+            found = dict(_models(self.folder, self.folder))
             if self._entries.keys() - found.keys():
                 time.sleep(SWAP_SECONDS)
-                found = dict(self._found())
+                found = dict(_models(self.folder, self.folder))
             known = self._entries
             self._entries = {
                 key: _entry(key, found[key], known.get(key), self.folder) for key in sorted(found, key=_order)
@@ -132,29 +132,26 @@ class ModelRepository:
             raise ModelNotFoundError(f"no version {version!r}", where=name, remedy=f"There are {', '.join(versions)}")
         raise ModelNotFoundError("no such model", where=name, remedy="ListModels tells which there are")
 
-    def _found(self) -> Iterator[tuple[ModelKey, Path]]:
-        yield from self._below(self.folder, ())
 
-    def _below(self, folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[ModelKey, Path]]:
-        for child in self._folders(folder):
-            if parts and _VERSION.fullmatch(child.name) and (child / CONFIG).is_file():
-                yield ModelKey("/".join(parts), child.name), child
-            elif len(parts) == MAX_LEVELS:
-                continue
-            elif (child / CONFIG).is_file():
-                yield ModelKey("/".join((*parts, child.name)), FIRST_VERSION), child
-            else:
-                yield from self._below(child, (*parts, child.name))
+def _models(root: Path, folder: Path, parts: tuple[str, ...] = ()) -> Iterator[tuple[ModelKey, Path]]:
+    for child in _folders(root, folder):
+        if parts and _VERSION.fullmatch(child.name) and (child / CONFIG).is_file():
+            yield ModelKey("/".join(parts), child.name), child
+        elif len(parts) == MAX_LEVELS:
+            continue
+        elif (child / CONFIG).is_file():
+            yield ModelKey("/".join((*parts, child.name)), FIRST_VERSION), child
+        else:
+            yield from _models(root, child, (*parts, child.name))
 
-    def _folders(self, folder: Path) -> list[Path]:
-        try:
-            children = sorted(folder.iterdir())
-        except OSError:
-            return []
-        return [child for child in children if _PART.fullmatch(child.name) and child.is_dir() and self._inside(child)]
 
-    def _inside(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self.folder)
+def _folders(root: Path, folder: Path) -> list[Path]:
+    try:
+        children = sorted(folder.iterdir())
+    except OSError:
+        return []
+    named = [child for child in children if _PART.fullmatch(child.name) and child.is_dir()]
+    return [child for child in named if child.resolve().is_relative_to(root)]
 
 
 def _order(key: ModelKey) -> tuple[str, int]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from recordings.errors import PenfieldError
@@ -41,7 +42,8 @@ class ModelState:
     Attributes
     ----------
     phase : "unloaded", "loading", "ready" or "failed". reason : why it failed.
-    memory_bytes : in use; 0 while it is not in memory. entry : of what is in memory.
+    memory_bytes : in use; 0 while it is not in memory.
+    entry : of what answered last, else of what is in memory; its files may be others by now.
     """
 
     phase: Phase = "unloaded"
@@ -103,7 +105,8 @@ class _Loaded:
 class LocalRunner:
     """Models in this process: one thread computes, another one loads, so that loading holds nobody up.
 
-    A model whose files have changed is loaded anew for the next batch; a batch that is at work ends on the old one.
+    A model whose files have changed is loaded anew while the old one answers, until the new one is there. If it cannot
+    be loaded, the old one stays.
     Where memory is short, the models that were used longest ago are unloaded. A batch for which memory cannot be had is
     tried again in halves; only an item that fails alone as well, and with half as much computed at a time, is refused.
 
@@ -136,6 +139,8 @@ class LocalRunner:
         self._loaded: dict[ModelKey, _Loaded] = {}
         self._states: dict[ModelKey, ModelState] = {}
         self._loading: dict[ModelKey, asyncio.Task[_Loaded]] = {}
+        self._answered: dict[ModelKey, ModelEntry] = {}
+        self._damaged: dict[ModelKey, tuple[str, DamagedModelError]] = {}
         self._released = asyncio.Event()
 
     async def load(self, entry: ModelEntry) -> None:
@@ -146,7 +151,7 @@ class LocalRunner:
         DamagedModelError : it cannot be loaded. BudgetError : it is larger than the budget.
         BusyError : others in use leave no room. MissingWeightsError : networks that it needs are not here.
         """
-        await self._ready(entry.key)
+        await self._newest(self.repository.find(entry.key.name, entry.key.version))
 
     async def unload(self, key: ModelKey) -> None:
         """Take a model out of memory; a batch that is at work ends first."""
@@ -175,15 +180,15 @@ class LocalRunner:
 
     async def describe(self, key: ModelKey) -> Description:
         """What a model takes and gives."""
-        loaded = await self._ready(key)
+        loaded = await self._newest(self.repository.find(key.name, key.version))
         return await asyncio.get_running_loop().run_in_executor(self._loader, loaded.model.describe)
 
     def state(self, key: ModelKey) -> ModelState:
         """Where a model stands."""
+        if (loaded := self._loaded.get(key)) is not None:
+            return ModelState("ready", "", loaded.memory_bytes, self._answered.get(key, loaded.entry))
         if key in self._loading:
             return ModelState("loading")
-        if (loaded := self._loaded.get(key)) is not None:
-            return ModelState("ready", memory_bytes=loaded.memory_bytes, entry=loaded.entry)
         return self._states.get(key, ModelState())
 
     async def close(self) -> None:
@@ -206,34 +211,57 @@ class LocalRunner:
             return await asyncio.get_running_loop().run_in_executor(self._worker, work, loaded.model)
         finally:
             loaded.users -= 1
+            self._answered[key] = loaded.entry
             loaded.used = time.monotonic()
             self._released.set()
             # Networks are loaded when they are first needed.
             self._make_room(0, keep=key)
 
     async def _ready(self, key: ModelKey) -> _Loaded:
-        entry = self.repository.find(key.name, key.version)
-        loaded = self._loaded.get(key)
+        """What answers now: an older state as long as the newest is on its way."""
+        entry, loaded = self.repository.find(key.name, key.version), self._loaded.get(key)
+        if loaded is None:
+            return await self._newest(entry)
+        if entry.fingerprint not in (loaded.entry.fingerprint, self._damaged.get(key, ("", None))[0]):
+            self._begin(entry)
+        return loaded
+
+    async def _newest(self, entry: ModelEntry) -> _Loaded:
+        """The state that is on disk, once it is in memory."""
+        loaded = self._loaded.get(entry.key)
         if loaded is not None and loaded.entry.fingerprint == entry.fingerprint:
-            loaded.used = time.monotonic()
             return loaded
-        task = self._loading.get(key)
-        if task is None:
-            task = self._loading[key] = asyncio.ensure_future(self._load(entry))
-            task.add_done_callback(lambda done: self._loading.pop(key, None))
         # Of several that wait for one model, one may leave.
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._begin(entry))
+
+    def _begin(self, entry: ModelEntry) -> asyncio.Task[_Loaded]:
+        key = entry.key
+        if key not in self._loading:
+            self._loading[key] = asyncio.ensure_future(self._load(entry))
+            self._loading[key].add_done_callback(partial(self._ended, key))
+        return self._loading[key]
+
+    def _ended(self, key: ModelKey, task: asyncio.Task[_Loaded]) -> None:
+        self._loading.pop(key, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("not loaded: %s", error, extra={"fields": {"model": str(key)}})
 
     async def _load(self, entry: ModelEntry) -> _Loaded:
         key, loop = entry.key, asyncio.get_running_loop()
+        fingerprint, damage = self._damaged.get(key, ("", None))
+        if damage is not None and fingerprint == entry.fingerprint:
+            raise DamagedModelError(damage.what, where=damage.where, remedy=damage.remedy)
         try:
             await self._find_room(entry.bytes_on_disk, key)
             entry, model = await loop.run_in_executor(self._loader, self._read, entry)
             await self._find_room(model.memory_bytes, key)
             if self.warm_up:
                 await loop.run_in_executor(self._worker, _warm_up, model, key)
-        except PenfieldError as error:
+        except Exception as error:
             self._states[key] = ModelState("failed", str(error))
+            if isinstance(error, DamagedModelError):
+                # The same files need not be read again to say so.
+                self._damaged[key] = (entry.fingerprint, error)
             raise
         self._states.pop(key, None)
         found = self._loaded[key] = _Loaded(model, entry, time.monotonic())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from recordings.errors import MissingWeightsError, PenfieldError
 
-from ..errors import DamagedModelError
+from ..errors import BudgetError, DamagedModelError
 from ..repository import DECODE, ModelEntry
 from .description import DecodedTarget, Description, FeatureSpace, Units
 
@@ -28,6 +28,7 @@ def load_model(entry: ModelEntry, device: str = "auto", **options: Any) -> Encod
     Raises
     ------
     DamagedModelError : its files cannot be read or do not fit each other.
+    BudgetError : there is no memory for it.
     MissingWeightsError : networks that it needs are not on this machine.
     """
     if entry.reason:
@@ -40,11 +41,15 @@ def load_model(entry: ModelEntry, device: str = "auto", **options: Any) -> Encod
         from .encoder import EncoderModel
 
         return EncoderModel(entry, device)
-    except (MissingWeightsError, MemoryError):
+    except MissingWeightsError:
         raise
     except PenfieldError as error:
         raise DamagedModelError(error.what, where=entry.key.name, remedy=error.remedy) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, MemoryError) as error:
+        from .memory import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise BudgetError("does not fit in memory", where=entry.key.name, remedy="Unload other models") from error
         raise DamagedModelError(
             f"cannot be loaded ({type(error).__name__})", where=entry.key.name, remedy="Write the model again"
         ) from error
