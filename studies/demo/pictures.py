@@ -23,7 +23,9 @@ from decoders.targets import make_targets
 from encoders import FeatureExtractor
 from recordings.events import OnEvent, Stop, report
 from recordings.miniature import Scenes
+from recordings.storage import atomic_path
 from studies.encoding import solver_device
+from studies.pictures.targets import TRUTH, Sources
 
 from .world import World
 
@@ -142,7 +144,9 @@ def decode_inputs(
     }
     decoder = BrainDecoder(ROIS, components=500, **options)
     decoder.fit(world.part("train"), targets, on_event=on_event, stop=stop)
-    decoder.save_pretrained(folder / DECODER, overwrite=True)
+    with atomic_path(folder / DECODER, overwrite=True) as part:
+        decoder.save_pretrained(part)
+        Sources(depth=TRUTH).save(part, fingerprint=generator.fingerprint)
     test = world.part("test").where(stimulus_id=world.test[:n_scenes]).average_repetitions()
     return list(map(str, test.stimulus_ids)), decoder.predict(test, on_event=on_event, stop=stop)
 
