@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
-from .decode_options import Group, Label, Layer, Shown, Target, decode, stimuli_of
+from .decode_options import Group, Label, Layer, Shown, Target, decode
 
 if TYPE_CHECKING:
     from decoders import CategoryDecoder, LatentDecoder
@@ -107,12 +107,12 @@ def fit(
     --target or --preset fit all that decode image, caption and depth need, and write it to one folder.
     """
     from recordings.errors import InputError
-    from studies.sources import open_recording
+    from studies.sources import open_recording, stimuli_shown
     from studies.standardise import standardise_sessions
     from studies.study import training_part
 
     console.check_absent(out, overwrite)
-    shown = stimuli_of(recording, stimuli)
+    shown = stimuli_shown(recording, stimuli)
     whole = open_recording(recording, tuple(roi or ()))
     train = training_part(whole, split, run.seed, shown)
     if standardise:

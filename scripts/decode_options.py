@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from . import console
-
-if TYPE_CHECKING:
-    from recordings import Stimuli
 
 decode = console.group("Decoders: tell from a brain's responses what was seen, and draw it.")
 
@@ -45,13 +42,3 @@ Shown = Annotated[
 Held = Annotated[
     list[str] | None, typer.Option("--stimulus", help="Held-out stimulus; give it once each. All by default.")
 ]
-
-
-def stimuli_of(recording: Path, stimuli: Path | None) -> Stimuli | None:
-    """The named stimuli, else those of a subject's folder, else None."""
-    from recordings.subject import CARD
-    from studies.sources import open_stimuli
-
-    if stimuli is None and not (recording / CARD).is_file():
-        return None
-    return open_stimuli(stimuli or recording)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
-from .decode_options import Held, Shown, decode, stimuli_of
+from .decode_options import Held, Shown, decode
 
 
 class Format(StrEnum):
@@ -70,7 +70,7 @@ def image(
     shown, what single inputs give, and the nearest training picture.
     """
     from studies.pictures.drawing import Drawing, plan_reconstruction, reconstruct
-    from studies.sources import open_recording
+    from studies.sources import open_recording, stimuli_shown
 
     console.check_absent(out, overwrite)
     drawing = Drawing(
@@ -94,7 +94,7 @@ def image(
     }
     if dry_run:
         return plan_reconstruction(model, given, drawing, **how).to_dict()
-    shown = stimuli_of(recording, stimuli)
+    shown = stimuli_shown(recording, stimuli)
     watched: dict[str, Any] = {"on_event": run.on_event, "stop": run.stop}
     found = reconstruct(model, given, shown, out, drawing, overwrite=overwrite, **how, **watched)
     return {"out": out, "report": out / "report.html", **found}
@@ -114,12 +114,12 @@ def caption(
 ) -> dict[str, Any]:
     """Say in words what was seen, from decoded tokens, for the stimuli that a decoder has not seen."""
     from studies.pictures.scores import caption_recording
-    from studies.sources import open_recording
+    from studies.sources import open_recording, stimuli_shown
 
     return caption_recording(
         model,
         open_recording(recording, tuple(roi or ())),
-        stimuli_of(recording, stimuli),
+        stimuli_shown(recording, stimuli),
         captioner=captioner,
         stimulus_ids=stimulus or (),
         device=run.device,
@@ -142,14 +142,14 @@ def depth(
 ) -> dict[str, Any]:
     """Write how near everything was, larger is nearer, for the stimuli that a decoder has not seen."""
     from studies.pictures.scores import decode_depth
-    from studies.sources import open_recording
+    from studies.sources import open_recording, stimuli_shown
 
     console.check_absent(out, overwrite)
     return decode_depth(
         model,
         open_recording(recording, tuple(roi or ())),
         out,
-        stimuli_of(recording, stimuli),
+        stimuli_shown(recording, stimuli),
         arrays=form is Format.npy,
         stimulus_ids=stimulus or (),
         overwrite=overwrite,

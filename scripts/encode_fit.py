@@ -138,7 +138,7 @@ def fit(
     """
     from encoders.routings import check_readout
     from studies.encoding import fit_encoder, make_encoder
-    from studies.sources import open_recording, open_stores
+    from studies.sources import open_recording, open_stores, stimuli_shown
     from studies.standardise import standardise_sessions
     from studies.study import training_part
 
@@ -178,7 +178,7 @@ def fit(
     if routing:
         check_readout(routing.value, spaces)
     whole = open_recording(recording, tuple(roi or ()))
-    train = training_part(whole, split, run.seed)
+    train = training_part(whole, split, run.seed, stimuli_shown(recording))
     if dry_run:
         from studies.plan import plan_encoder
 
@@ -227,7 +227,7 @@ def ensemble(
     from encoders import Ensemble, load_encoder
     from studies.encoding import select_features
     from studies.evaluation import split_by_fit
-    from studies.sources import open_recording, open_stores
+    from studies.sources import open_recording, open_stores, stimuli_shown
     from studies.standardise import standardise_as_fitted
     from studies.study import training_part
 
@@ -238,7 +238,7 @@ def ensemble(
     first = next(iter(members.values()))
     whole = standardise_as_fitted(first.recording_, open_recording(recording, tuple(roi or ())), fitted_on)
     _, unseen = split_by_fit(list(members.values()), whole)
-    part = training_part(unseen, split, run.seed)
+    part = training_part(unseen, split, run.seed, stimuli_shown(recording))
     fitted = Ensemble(members, temperature)
     fitted.fit(select_features(fitted, spaces), part, on_event=run.on_event, stop=run.stop)
     fitted.save_pretrained(out, overwrite=overwrite)

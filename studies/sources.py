@@ -43,6 +43,13 @@ def open_stimuli(path: Path) -> Stimuli:
     return Stimuli.from_csv(path) if path.is_file() else Stimuli.from_folder(path)
 
 
+def stimuli_shown(recording: Path, stimuli: Path | None = None) -> Stimuli | None:
+    """The stimuli at a path, else those beside the recording of a subject's folder, else None."""
+    if stimuli is None and not (recording / CARD).is_file():
+        return None
+    return open_stimuli(stimuli or recording)
+
+
 def open_layers(path: Path, layers: Sequence[str] = ()) -> dict[str, Features]:
     """Layers of a feature store by name, all of them if none is named."""
     return {name: Features.load(path, name) for name in layers or layers_of(path)}

@@ -87,12 +87,12 @@ class DecodeFit(Verb):
 
     def run(self, task: Task) -> dict[str, Any]:
         """See `decoders.LatentDecoder`, `CategoryDecoder` and `studies.pictures.fitting.fit_brain_decoder`."""
-        from studies.sources import open_recording
+        from studies.sources import open_recording, stimuli_shown
         from studies.standardise import standardise_sessions
         from studies.study import training_part
 
         whole = open_recording(task.path(self.recording), self.roi)
-        shown = shown_in(task, self.recording, self.stimuli)
+        shown = stimuli_shown(task.path(self.recording), task.optional(self.stimuli))
         train = training_part(whole, self.split, self.seed, shown)
         if self.standardise:
             train = standardise_sessions(train, whole)
@@ -285,13 +285,3 @@ class DecodeEvaluate(Verb):
         how |= {"seed": self.seed, "device": task.device}
         shown = open_stimuli(task.path(stimuli))
         return {"pictures": pictures, **evaluate_reconstructions(task.path(pictures), shown, **how, **task.watched)}
-
-
-def shown_in(task: Task, recording: Reference, stimuli: Reference | None) -> Any:
-    """The named stimuli, else those of a subject's folder, else None."""
-    from recordings.subject import CARD
-    from studies.sources import open_stimuli
-
-    if stimuli is None and not (task.path(recording) / CARD).is_file():
-        return None
-    return open_stimuli(task.path(stimuli or recording))

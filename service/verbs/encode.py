@@ -99,7 +99,7 @@ class EncodeFit(Verb):
         from encoders.routings import check_readout
         from recordings.storage import remove
         from studies.encoding import fit_encoder
-        from studies.sources import open_recording, open_stores
+        from studies.sources import open_recording, open_stores, stimuli_shown
         from studies.standardise import standardise_sessions
         from studies.study import training_part
 
@@ -108,7 +108,7 @@ class EncodeFit(Verb):
         if self.routing:
             check_readout(self.routing, spaces)
         whole = open_recording(task.path(self.recording), self.roi)
-        train = training_part(whole, self.split, self.seed)
+        train = training_part(whole, self.split, self.seed, stimuli_shown(task.path(self.recording)))
         checkpoints = task.out / "checkpoints" if self.model == "transformer" else None
         with tempfile.TemporaryDirectory() as scratch:
             if self.standardise:
@@ -179,7 +179,7 @@ class EncodeEnsemble(Verb):
         from encoders import Ensemble, load_encoder
         from studies.encoding import select_features
         from studies.evaluation import split_by_fit
-        from studies.sources import open_recording, open_stores
+        from studies.sources import open_recording, open_stores, stimuli_shown
         from studies.standardise import standardise_as_fitted
         from studies.study import training_part
 
@@ -189,7 +189,7 @@ class EncodeEnsemble(Verb):
         given = open_recording(task.path(self.recording), self.roi)
         whole = standardise_as_fitted(next(iter(members.values())).recording_, given, fitted_on)
         _, unseen = split_by_fit(list(members.values()), whole)
-        part = training_part(unseen, self.split, self.seed)
+        part = training_part(unseen, self.split, self.seed, stimuli_shown(task.path(self.recording)))
         fitted = Ensemble(members, self.temperature)
         fitted.fit(select_features(fitted, spaces), part, **task.watched)
         out = task.out / self.writes

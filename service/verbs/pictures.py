@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from .base import Task, Verb
-from .decode import Rois, shown_in
+from .decode import Rois
 from .references import Network, Reference
 
 
@@ -55,7 +55,7 @@ class DecodeImage(Verb):
     def run(self, task: Task) -> dict[str, Any]:
         """See `studies.pictures.drawing.reconstruct`."""
         from studies.pictures.drawing import Drawing, reconstruct
-        from studies.sources import open_recording
+        from studies.sources import open_recording, stimuli_shown
 
         same = ("strength", "guidance", "steps", "samples", "batch_size", "preview_every", "allow_long")
         drawing = Drawing(self.preset, tuned=self.tune_on, **{name: getattr(self, name) for name in same})
@@ -67,7 +67,7 @@ class DecodeImage(Verb):
             "device": task.device,
             "seed": self.seed,
         }
-        shown, out = shown_in(task, self.recording, self.stimuli), task.out / self.writes
+        shown, out = stimuli_shown(task.path(self.recording), task.optional(self.stimuli)), task.out / self.writes
         found = reconstruct(task.path(self.model), given, shown, out, drawing, overwrite=True, **how, **task.watched)
         return {"out": out, "report": out / "report.html", **found}
 
@@ -93,12 +93,12 @@ class DecodeCaption(Verb):
     def run(self, task: Task) -> dict[str, Any]:
         """See `studies.pictures.scores.caption_recording`."""
         from studies.pictures.scores import caption_recording
-        from studies.sources import open_recording
+        from studies.sources import open_recording, stimuli_shown
 
         return caption_recording(
             task.path(self.model),
             open_recording(task.path(self.recording), self.roi),
-            shown_in(task, self.recording, self.stimuli),
+            stimuli_shown(task.path(self.recording), task.optional(self.stimuli)),
             captioner=self.captioner,
             stimulus_ids=self.stimulus,
             device=task.device,
@@ -128,13 +128,13 @@ class DecodeDepth(Verb):
     def run(self, task: Task) -> dict[str, Any]:
         """See `studies.pictures.scores.decode_depth`."""
         from studies.pictures.scores import decode_depth
-        from studies.sources import open_recording
+        from studies.sources import open_recording, stimuli_shown
 
         return decode_depth(
             task.path(self.model),
             open_recording(task.path(self.recording), self.roi),
             task.out / self.writes,
-            shown_in(task, self.recording, self.stimuli),
+            stimuli_shown(task.path(self.recording), task.optional(self.stimuli)),
             arrays=self.format == "npy",
             stimulus_ids=self.stimulus,
             overwrite=True,

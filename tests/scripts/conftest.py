@@ -76,7 +76,11 @@ def world(tmp_path: Path) -> Path:
     presentations = {"stimulus_id": ids * 3, "run": np.repeat([0, 1, 2], 120), "motion": rng.standard_normal(360)}
     neuroids = pd.DataFrame({"neuroid_id": [f"v{i}" for i in range(20)], "roi": ["A"] * 12 + ["B"] * 8})
     images = rng.integers(0, 255, (120, 16, 16, 3), dtype=np.uint8)
-    subject = Subject("one", Recording(values, presentations, neuroids), Stimuli.from_arrays(images, ids))
+    subject = Subject(
+        "one",
+        Recording(values, presentations, neuroids),
+        Stimuli.from_arrays(images, ids, category=["a", "b", "b"] * 40),
+    )
     subject.save(tmp_path / "subject")
     write_store(tmp_path / "features.zarr", ids, layers)
     return tmp_path

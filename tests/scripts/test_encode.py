@@ -72,6 +72,14 @@ def test_options_reach_the_fit(penfield: Callable[..., Any], world: Path) -> Non
     assert evaluate(penfield, world, "--layer", "good", "--roi", "B", "--nuisance", "motion")["center"] > 0.8
 
 
+def test_a_column_of_the_stimuli_is_held_out(penfield: Callable[..., Any], world: Path) -> None:
+    command = ("encode", "fit", *inputs(world), "--layer", "good", "--split", "category:a", "--out", world / "model")
+    result = penfield(*command, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert result.json["stimuli"] == 80
+    assert evaluate(penfield, world, "--layer", "good")["n_test"] == 40
+
+
 def test_a_time_series_is_fitted_with_delays(
     penfield: Callable[..., Any], tmp_path: Path, rng: np.random.Generator
 ) -> None:
