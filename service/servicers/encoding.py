@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing
 from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from service.tensors import to_array, to_tensor
 
 from .ordered import answered_in_order
 from .replies import deadline_of, model_message, named, units_message
+from .room import Room, Share
 
 if TYPE_CHECKING:
     from service.engine import Engine
@@ -48,7 +49,7 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
 
     def __init__(self, engine: Engine, limits: Limits, pool: Executor, *, at_once: int = AT_ONCE):
         self.engine, self.limits, self.pool, self.at_once = engine, limits, pool, at_once
-        self._held = 0
+        self.room = Room(MOST_HELD)
 
     async def Encode(self, request: pb.EncodeRequest, context: Any) -> pb.EncodeResponse:
         """Responses to a few stimuli."""
@@ -88,9 +89,8 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
     async def _encode(self, request: pb.EncodeRequest, deadline: float | None) -> pb.EncodeResponse:
         name, version = named(request.model)
         described = await self.engine.describe(name, version)
-        with self._holding() as hold:
-            item = await asyncio.get_running_loop().run_in_executor(self.pool, _item, request, self.limits)
-            hold(sum(pixels.nbytes for pixels in item.stimuli))
+        with Share(self.room) as share:
+            item = await asyncio.get_running_loop().run_in_executor(self.pool, self._read, request, share)
             encoded = await self.engine.encode(name, version, item, deadline=deadline)
         if described.entry.fingerprint != encoded.entry.fingerprint:
             # The model was replaced after it was described and before it was asked.
@@ -101,22 +101,12 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
             model=model_message(self.engine, encoded.entry),
         )
 
-    @contextmanager
-    def _holding(self) -> Iterator[Callable[[int], None]]:
-        """Count bytes of pixels until the end of the block; `BusyError` if there are too many already."""
-        if self._held >= MOST_HELD:
-            raise BusyError("the pictures of others fill the memory for them", retry_seconds=1)
-        mine = 0
-
-        def hold(n_bytes: int) -> None:
-            nonlocal mine
-            mine += n_bytes
-            self._held += n_bytes
-
-        try:
-            yield hold
-        finally:
-            self._held -= mine
+    def _read(self, request: pb.EncodeRequest, share: Share) -> EncodeItem:
+        """What is asked of the model, and the memory it takes; in a thread, so that few requests are read at a time."""
+        share.check()
+        item = _item(request, self.limits)
+        share.take(sum(pixels.nbytes for pixels in item.stimuli))
+        return item
 
 
 def _as_first(request: pb.EncodeRequest, first: pb.EncodeRequest) -> pb.EncodeRequest:
@@ -142,7 +132,6 @@ async def _numbered(
 
 
 def _item(request: pb.EncodeRequest, limits: Limits) -> EncodeItem:
-    """What is asked of the model; reads pictures, so call it in a thread."""
     kind, rois = request.WhichOneof("stimuli"), tuple(request.rois)
     if kind == "images":
         return EncodeItem(images=_pixels(request.images.images, read_image, "images", limits), rois=rois)

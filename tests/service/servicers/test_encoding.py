@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from encoders import RidgeEncoder
+from encoders import FeatureExtractor, RidgeEncoder, extract
+from recordings import Recording, Stimuli
 from recordings.errors import (
     ArtifactError,
     CorruptImageError,
@@ -21,13 +22,13 @@ from recordings.errors import (
     ShapeError,
     UnknownNameError,
 )
-from service.errors import ModelNotFoundError
+from service.errors import BusyError, ModelNotFoundError
 from service.generated.penfield.v1 import encoding_pb2 as pb
 from service.generated.penfield.v1 import encoding_pb2_grpc as services
 from service.generated.penfield.v1 import media_pb2, model_pb2, tensor_pb2
 from service.media import Limits
-from service.servicers import encoding
 from service.servicers.encoding import EncodingServicer
+from service.servicers.room import Room, Share
 from service.status import error_from
 from service.tensors import to_array, to_tensor
 
@@ -41,8 +42,8 @@ def encoding_stub(encoder_folder, serving, answering):
     """``async with encoding_stub() as stub``: a server on the encoder; stub.engine and stub.servicer are behind it."""
 
     @asynccontextmanager
-    async def open(limits: Limits | None = None, servicer: dict | None = None, **options):
-        async with serving(encoder_folder, runner={"warm_up": False}, **options) as engine:
+    async def open(limits: Limits | None = None, servicer: dict | None = None, folder=encoder_folder, **options):
+        async with serving(folder, runner={"warm_up": False}, **options) as engine:
             with ThreadPoolExecutor(2) as pool:
                 behind = EncodingServicer(engine, limits or Limits(), pool, **(servicer or {}))
                 async with answering(services, "EncodingService", behind) as stub:
@@ -179,6 +180,11 @@ WRONG = [
         CorruptImageError,
         r"clips\[0\]",
     ),
+    (
+        pb.EncodeRequest(model=RIDGE, clips=pb.Clips(clips=[media_pb2.Clip(frames=to_tensor(np.stack([GREY] * 2)))])),
+        ShapeError,
+        "what the model was fitted on",
+    ),
 ]
 
 
@@ -193,22 +199,65 @@ def test_requests_that_are_wrong_are_refused_by_name(encoding_stub, run):
             raise error_from(status)
 
 
-def test_memory_for_pictures_of_all_clients_has_an_end(encoding_stub, pictures, monkeypatch, run):
-    monkeypatch.setattr(encoding, "MOST_HELD", 1000)
-
+def test_memory_for_pictures_of_all_clients_has_an_end(encoding_stub, pictures, run):
     async def ask():
         async with encoding_stub() as stub:
+            room = stub.servicer.room
+            room.most = pictures[0].nbytes
             # Pictures are counted while their request is at work, and no longer.
             for picture in pictures[:2]:
                 await stub.Encode(shown(png(picture)), timeout=60)
-            with stub.servicer._holding() as hold:
-                hold(1000)
+            assert room.taken == 0
+            with Share(room) as share:
+                share.take(room.most)
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
                     await stub.Encode(shown(png(pictures[0])), timeout=60)
             await stub.Encode(shown(png(pictures[0])), timeout=60)
-            return refused.value.code()
+            return error_from(refused.value)
 
-    assert run(ask()) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    refused = run(ask())
+    assert isinstance(refused, BusyError)
+    assert refused.retry_seconds == 1
+
+
+def test_picture_that_is_read_for_a_client_that_left_takes_no_room():
+    room = Room(100)
+    with Share(room) as share:
+        share.take(60)
+        with Share(room) as other:
+            other.take(60)
+            with pytest.raises(BusyError):
+                share.check()
+        share.check()
+    share.take(60)
+    assert room.taken == 0
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> tuple:
+    """Clips of two frames, a repository of an encoder fitted on them as "films", and their responses."""
+    rng = np.random.default_rng(0)
+    clips = rng.integers(0, 256, (12, 2, 32, 32, 3), dtype=np.uint8)
+    folder = tmp_path_factory.mktemp("films")
+    extractor = FeatureExtractor.from_uri("miniature:backbone", "cpu")
+    stimuli = Stimuli.from_arrays(clips, [f"c{i}" for i in range(len(clips))])
+    features = extract(extractor, stimuli, folder / "f.zarr", [LAYER], "pooled", n_frames=2)[LAYER]
+    responses = features.read().reshape(12, -1) @ rng.standard_normal((2 * 192, 5))
+    recording = Recording(responses, {"stimulus_id": stimuli.ids}, {"neuroid_id": [f"v{i}" for i in range(5)]})
+    fitted = RidgeEncoder(alphas=(1e3,), cv=2, device="cpu").fit(features, recording)
+    fitted.save_pretrained(folder / "models" / "films")
+    return clips, folder / "models", fitted.predict(features)
+
+
+def test_clips_give_what_the_local_call_gives(films, encode):
+    clips, folder, expected = films
+    frames = [media_pb2.Clip(frames=to_tensor(clip)) for clip in clips[:-1]]
+    content = io.BytesIO()
+    first, second = map(PILImage.fromarray, clips[-1])
+    first.save(content, "TIFF", save_all=True, append_images=[second])
+    clips = pb.Clips(clips=[*frames, media_pb2.Clip(encoded=content.getvalue())])
+    answer = encode(pb.EncodeRequest(model=model_pb2.ModelReference(name="films"), clips=clips), folder=folder)
+    np.testing.assert_allclose(to_array(answer.responses, name="responses"), expected, atol=1e-4)
 
 
 async def sent(requests):
@@ -316,7 +365,7 @@ def test_client_that_leaves_a_stream_leaves_nothing_behind(encoding_stub, run):
             before = len(asyncio.all_tasks())
             call.cancel()
             for _ in range(100):
-                if stub.servicer._held == 0 and len(asyncio.all_tasks()) < before:
+                if stub.servicer.room.taken == 0 and len(asyncio.all_tasks()) < before:
                     break
                 await asyncio.sleep(0.02)
             assert (await stub.Encode(given(ROWS), timeout=60)).responses.shape == [2, N_UNITS]
