@@ -275,8 +275,8 @@ class Slowly:
         return self.steps
 
 
-async def drawing_began(call, steps: int) -> None:
-    async for event in call:
+async def drawing_began(events, steps: int) -> None:
+    async for event in events:
         if event.progress.stage == "reconstruct" and event.progress.done >= steps:
             return
     raise AssertionError("it ended")
@@ -286,29 +286,32 @@ async def drawing_began(call, steps: int) -> None:
 def test_client_that_leaves_stops_the_work_within_a_step_and_spares_its_batch_mate(
     models_folder, responses, decoding_stub, run
 ):
-    alone = asked(responses.values[:1], IMAGE, stimulus_ids=["a"], seed=5, drawing={"steps": 8, "strength": 1.0})
+    one = asked(responses.values[:1], IMAGE, stimulus_ids=["a"], seed=5, drawing={"steps": 8, "strength": 1.0})
     long = asked(responses.values[1:2], IMAGE, stimulus_ids=["b"], drawing={"steps": 8, "strength": 1.0})
     slowly = Slowly()
 
     async def ask():
         async with decoding_stub(models_folder, batch_wait=0.5) as stub:
-            expected = [event async for event in stub.Decode(alone, timeout=100)]
+            expected = [event async for event in stub.Decode(one, timeout=100)]
             with slowly.of(stub.engine):
                 # The first keeps the model busy, so that the two that come then make one batch.
-                first = stub.Decode(alone, timeout=100)
+                first = stub.Decode(one, timeout=100)
                 await drawing_began(first, 1)
-                leaver, mate = stub.Decode(long, timeout=100), stub.Decode(alone, timeout=100)
-                await leaver.read()
+                leaver, mate = stub.Decode(long, timeout=100), stub.Decode(one, timeout=100)
+                leavers = aiter(leaver)
+                await anext(leavers)
                 found = asyncio.ensure_future(collect(mate))
                 await collect(first)
-                await drawing_began(leaver, 2)
+                await drawing_began(leavers, 2)
                 leaver.cancel()
                 left_at = slowly.steps
                 mates = await found
                 return expected, mates, left_at, await slowly.settled()
 
     expected, mates, left_at, steps = run(ask())
-    np.testing.assert_array_equal(shown(results(mates)[0].images[0]), shown(results(expected)[0].images[0]))
+    # Regressions of a batch are computed together, which rounds single levels the other way.
+    found, alone = (shown(results(events)[0].images[0]).astype(int) for events in (mates, expected))
+    assert np.abs(found - alone).max() <= 1
     # The mate's own eight, and at most one that had begun and one on whose end nobody had looked.
     assert left_at + 8 <= steps <= left_at + 8 + 2
 
