@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -151,8 +152,14 @@ def _candidates(wanted: Wanted, extractor: FeatureExtractor, layer: str) -> Iter
         width = wanted.size // rows
         # Principal components come from data; random projections of one width are all the same.
         if width * rows == wanted.size and 0 < width < shape[-1]:
-            reduction = random_projection(shape[-1], width)
+            reduction = _projection(shape[-1], width)
             yield from _framed(wanted, Recipe(extractor, layer, readout, None, reduction, (*shape[:-1], width)))
+
+
+@lru_cache(maxsize=8)
+def _projection(n_features: int, k: int) -> Reduction:
+    """As `random_projection`, which takes a second for a wide layer; layers of one width share it."""
+    return random_projection(n_features, k)
 
 
 def _framed(wanted: Wanted, still: Recipe) -> Iterator[Recipe]:
