@@ -18,10 +18,11 @@ from .settings import ServerSettings
 if TYPE_CHECKING:
     from .data.store import DataStore
     from .jobs.store import JobStore
+    from .media import Limits
 
 log = logging.getLogger("penfield.server")
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 DAY = 86400.0
 
 
@@ -35,6 +36,10 @@ class AllServices:
     settings : of the server.
     metrics : what the engine reports to.
     ready : whether the server wants calls, for clients of the Open Inference Protocol.
+
+    Attributes
+    ----------
+    playground_port : where the playground is, after `add_to`; None without one.
     """
 
     def __init__(self, settings: ServerSettings, metrics: Metrics, ready: Callable[[], bool] = lambda: True):
@@ -42,6 +47,7 @@ class AllServices:
         self.metrics = metrics
         self.ready = ready
         self.engine: Any = None
+        self.playground_port: int | None = None
         self._open = AsyncExitStack()
 
     async def add_to(self, server: Any) -> list[str]:
@@ -61,6 +67,7 @@ class AllServices:
             batch_size=settings.batch_size,
             batch_wait=settings.batch_wait_ms / 1000,
             queue_size=settings.queue_size,
+            max_answer_bytes=settings.max_send_mib * MIB,
             metrics=self.metrics,
         )
         self._open.push_async_callback(self.engine.close)
@@ -69,6 +76,8 @@ class AllServices:
         names = [register(server) for register in self._answering(pool)]
         if settings.data is not None:
             names += await self._add_data(server, repository)
+        if settings.playground_port is not None:
+            self.playground_port = await self._open_playground(pool, settings.playground_port)
         return names
 
     async def warm_up(self) -> None:
@@ -85,6 +94,12 @@ class AllServices:
     async def close(self) -> None:
         """Stop jobs at their next step, unload models, end threads."""
         await self._open.aclose()
+
+    @property
+    def _limits(self) -> Limits:
+        from .media import Limits
+
+        return Limits(max_pixels=self.settings.max_pixels, max_frames=self.settings.max_frames)
 
     def _runner(self) -> tuple[Any, Any]:
         from .repository import ModelRepository
@@ -117,16 +132,14 @@ class AllServices:
             model_pb2_grpc,
         )
         from .inference import InferenceServicer
-        from .media import Limits
         from .servicers.clustering import ClusteringServicer
         from .servicers.decoding import DecodingServicer
         from .servicers.encoding import EncodingServicer
         from .servicers.models import ModelServicer
 
-        settings, engine = self.settings, self.engine
-        limits = Limits(max_pixels=settings.max_pixels, max_frames=settings.max_frames)
+        engine = self.engine
         yield _adding(model_pb2, model_pb2_grpc, "ModelService", ModelServicer(engine))
-        yield _adding(encoding_pb2, encoding_pb2_grpc, "EncodingService", EncodingServicer(engine, limits, pool))
+        yield _adding(encoding_pb2, encoding_pb2_grpc, "EncodingService", EncodingServicer(engine, self._limits, pool))
         yield _adding(decoding_pb2, decoding_pb2_grpc, "DecodingService", DecodingServicer(engine, pool))
         yield _adding(clustering_pb2, clustering_pb2_grpc, "ClusteringService", ClusteringServicer())
         inference = InferenceServicer(engine, self.ready)
@@ -159,6 +172,22 @@ class AllServices:
             _adding(job_pb2, job_pb2_grpc, "JobService", JobServicer(jobs))(server),
             _adding(alignment_pb2, alignment_pb2_grpc, "AlignmentService", alignment)(server),
         ]
+
+    async def _open_playground(self, pool: ThreadPoolExecutor, port: int) -> int:
+        from .playground.site import Playground
+
+        settings = self.settings
+        playground = Playground(
+            self.engine,
+            self._limits,
+            pool,
+            max_body=settings.max_receive_mib * MIB,
+            deadline=settings.deadline,
+            stream_deadline=settings.stream_deadline,
+        )
+        await playground.start(port)
+        self._open.push_async_callback(playground.stop)
+        return playground.port
 
     def _stores(self, repository: Any) -> tuple[DataStore, JobStore]:
         from .data.store import DataStore

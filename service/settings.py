@@ -77,6 +77,8 @@ class ServerSettings(BaseModel):
     """Most pixels of a picture or of a frame of a clip."""
     max_frames: Count = 512
     """Most frames of a clip."""
+    max_connections: Count = 512
+    """Most connections at once; a process has file descriptors for 1024 on many machines."""
     max_rpcs: Count = 256
     """Most calls at once."""
     client_rpcs: Count = 64
@@ -114,6 +116,8 @@ class ServerSettings(BaseModel):
 
     metrics_port: Port | None = None
     """Port of Prometheus metrics, on loopback; 0 for any."""
+    playground_port: Port | None = None
+    """Port of the playground, a web page to try models by hand, on loopback; 0 for any."""
     log_format: Literal["text", "json"] = "text"
     """How log lines look."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -137,6 +141,12 @@ class ServerSettings(BaseModel):
             raise ValueError("replicas are of models on Ray; set on = 'ray'")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError("max_replicas is smaller than replicas")
+        guarded = [name for name in ("tokens", "tls_client_ca", "audit_log") if getattr(self, name) is not None]
+        if self.playground_port is not None and guarded:
+            raise ValueError(
+                f"the playground lets in everybody on this machine, past {' and '.join(guarded)}: leave out "
+                "playground_port, or start a second server for it"
+            )
         missing = [name for name in ("tls_certificate", "tls_key", "tokens") if getattr(self, name) is None]
         if missing and not is_loopback(self.host):
             raise ValueError(
