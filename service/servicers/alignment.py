@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -30,6 +31,7 @@ SCORE = "score"
 OPTIONS = ("readout", "roi", "compare", "baselines")
 FOLDER = "scores"
 GRACE_SECONDS = 10.0
+ABANDONED = 86400.0
 LOG_BYTES = 4096
 
 
@@ -61,8 +63,10 @@ class AlignmentServicer(alignment_pb2_grpc.AlignmentServiceServicer):
         self._turns = asyncio.Semaphore(at_once)
         self._asked = 0
         self._ending: set[asyncio.Task[None]] = set()
-        # Of a server that was killed.
-        remove(self.folder)
+        # Of a server that was killed; what is younger may be another server's on the same data.
+        for left in self.folder.glob("*"):
+            if time.time() - left.stat().st_mtime > ABANDONED:
+                remove(left)
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> AsyncIterator[pb.ScoreResponse]:
         """Progress, then what ``penfield score --json`` prints; leaving stops the work at its next step."""

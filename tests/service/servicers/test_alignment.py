@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import os
 import sys
 import tarfile
 import time
@@ -112,6 +113,15 @@ def test_nothing_of_a_score_stays_on_the_server(asked, data, uploaded):
     with pytest.raises(UnknownNameError, match="no layer 'x'"):
         asked("refuse", metric="rsa", **uploaded)
     assert not list((data.folder / "scores").iterdir())
+
+
+def test_what_a_killed_server_left_goes_and_what_is_another_servers_stays(data):
+    old, young = data.folder / "scores" / "old", data.folder / "scores" / "young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (time.time() - 1e5,) * 2)
+    AlignmentServicer(data)
+    assert (old.exists(), young.exists()) == (False, True)
 
 
 @pytest.mark.parametrize(
