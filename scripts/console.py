@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from recordings.events import OnEvent, Stop
 
 Number = TypeVar("Number", int, float)
+Verb = Callable[..., dict[str, Any] | None]
 COMMON = "Options of every command"
 WHOLE, DATA, METHODS = "Whole studies", "What was shown and what the brain did", "Models"
+SERVICE = "Over the network"
 # Threads that spin while they wait make a fit on a busy machine two to three times slower; must precede torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOMS = ("recordings", "encoders", "decoders", "alignment", "studies", "service", "scripts")
@@ -53,7 +55,8 @@ class Standardisation(StrEnum):
 class Run:
     """What every command knows: where to compute, with which seed, whom to tell and when to stop.
 
-    `given` holds those of device and seed that stood on the command line.
+    `given` holds those of device and seed that stood on the command line. `json` : whether one JSON object is to be
+    printed; for verbs that print before they end.
     """
 
     device: str
@@ -61,6 +64,7 @@ class Run:
     on_event: OnEvent
     stop: Stop
     given: dict[str, Any]
+    json: bool = False
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.", rich_help_panel=COMMON)]
@@ -158,9 +162,12 @@ def group(help_text: str) -> typer.Typer:
 
 
 def verb(app: typer.Typer, name: str, example: str, panel: str | None = None) -> Callable[[Callable], Callable]:
-    """Register ``function(run, ...) -> dict`` as a command; its docstring is the help, `example` follows it."""
+    """Register ``function(run, ...) -> dict`` as a command; its docstring is the help, `example` follows it.
 
-    def register(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    A function that returns None has printed what there is to print.
+    """
+
+    def register(function: Verb) -> Verb:
         command = _command(function)
         app.command(name, cls=Command, epilog=f"Example: {example}", rich_help_panel=panel)(command)
         return function
@@ -168,7 +175,7 @@ def verb(app: typer.Typer, name: str, example: str, panel: str | None = None) ->
     return register
 
 
-def _command(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+def _command(function: Verb) -> Callable[..., None]:
     @functools.wraps(function)
     def command(*, json: bool, device: Device | None, seed: int | None, **options: Any) -> None:
         _show_warnings_in_one_line()
@@ -177,10 +184,11 @@ def _command(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
             given["device"] = device.value
         interruption = Interruption()
         with interruption.installed():
-            result = _guarded(function, interruption, given, options)
-        from .output import show
+            result = _guarded(function, interruption, given, options, json)
+        if result is not None:
+            from .output import show
 
-        show(result, as_json=json)
+            show(result, as_json=json)
 
     own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -197,14 +205,14 @@ def _command(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
 
 
 def _guarded(
-    function: Callable[..., dict[str, Any]], interruption: Interruption, given: dict[str, Any], options: dict[str, Any]
-) -> dict[str, Any]:
+    function: Verb, interruption: Interruption, given: dict[str, Any], options: dict[str, Any], json: bool
+) -> dict[str, Any] | None:
     from recordings.errors import Cancelled, PenfieldError, disk_full_as_error
 
     try:
         with progress() as on_event, disk_full_as_error("output"):
             device, seed = given.get("device", "auto"), given.get("seed", 0)
-            return function(Run(device, seed, on_event, interruption, given), **options)
+            return function(Run(device, seed, on_event, interruption, given, json), **options)
     except Cancelled as error:
         raise typer.Exit(fail(f"{error}. Run the same command again to go on", interruption.exit_code)) from None
     except PenfieldError as error:

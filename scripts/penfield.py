@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import sys
 
-from . import console, decode, demo, describe, encode, features, import_recording, models, run, score, simulate
+from . import (
+    console,
+    decode,
+    demo,
+    describe,
+    encode,
+    features,
+    import_recording,
+    models,
+    remote,
+    run,
+    score,
+    serve,
+    simulate,
+)
 
 app = console.group(
     "Brain encoding and decoding with foundation models.\n\n"
     "From pictures to predicted responses (encode), from responses back to what was seen (decode), and how well a "
     "model agrees with a brain (score)."
 )
-for module in (demo, run, simulate, import_recording, describe, features, encode, decode, score, models):
+for module in (demo, run, simulate, import_recording, describe, features, encode, decode, score, models, serve, remote):
     app.add_typer(module.app)
 
 

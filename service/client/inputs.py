@@ -18,8 +18,9 @@ from ..media import write_image
 from ..tensors import to_tensor
 
 MIB = 2**20
-# A server takes 16 MiB unless it is told otherwise, and computes 16 stimuli together.
-PART_BYTES, PART_STIMULI = 4 * MIB, 16
+# A server takes 16 MiB unless it is told otherwise. 32 is how many stimuli networks see at a time, here and there, so
+# that what is sent in parts gives the same bits.
+PART_BYTES, PART_STIMULI = 8 * MIB, 32
 _WRITABLE = ("1", "L", "LA", "P", "RGBA", "I;16")
 
 Picture = np.ndarray | PILImage.Image | str | PathLike[str]
@@ -181,7 +182,7 @@ def _feature_parts(features: Any) -> Iterator[encoding_pb2.FeatureRows]:
     lengths = {len(space) for space in spaces.values()}
     if len(lengths) != 1:
         raise ShapeError("feature spaces of several lengths, or none", where="features", remedy="Give a row a stimulus")
-    fingerprints = [getattr(space, "fingerprint", "") for space in spaces.values()]
+    fingerprints = [space.fingerprint() if hasattr(space, "fingerprint") else "" for space in spaces.values()]
     each = sum(_feature_rows(space, slice(0, 1), name).nbytes for name, space in spaces.items())
     step = max(1, PART_BYTES // max(1, each))
     for start in range(0, lengths.pop(), step):

@@ -276,7 +276,7 @@ def decode_depth(
     ids = [str(i) for i in test.stimulus_ids]
     with atomic_path(out, overwrite=overwrite) as part:
         part.mkdir()
-        _write_maps(part, maps, ids, arrays)
+        write_maps(part, maps, ids, arrays)
     answer: dict[str, Any] = {"out": out, "stimuli": len(ids), "height": maps.shape[1], "width": maps.shape[2]}
     if stimuli is not None and are_scenes(stimuli):
         truth = true_nearness(stimuli.select(ids))
@@ -290,7 +290,8 @@ def nearness_correlation(maps: np.ndarray, truth: np.ndarray) -> Measure:
     return agreement(Attributes(nearness=maps), Attributes(nearness=truth))["nearness"]
 
 
-def _write_maps(folder: Path, maps: np.ndarray, ids: Sequence[str], arrays: bool) -> None:
+def write_maps(folder: Path, maps: np.ndarray, ids: Sequence[str], arrays: bool) -> None:
+    """Write depth maps (n, H, W) to a folder that exists, as `decode_depth` says."""
     low, high = float(maps.min()), float(maps.max())
     for row, values in enumerate(maps):
         if arrays:

@@ -13,18 +13,18 @@ import pytest
 
 from scripts.penfield import app
 
-VERBS = ("demo", "run", "simulate", "import", "describe", "features", "encode", "decode", "score", "models")
+VERBS = ("demo", "run", "simulate", "import", "describe", "features", "encode", "decode", "score", "models", "serve")
+VERBS += ("token", "remote")
 
 
 def commands() -> list[tuple[str, ...]]:
     from typer.main import get_command
 
-    program: Any = get_command(app)
-    found = []
-    for name, command in program.commands.items():
+    def inside(command: Any, *names: str) -> list[tuple[str, ...]]:
         inner = getattr(command, "commands", None)
-        found += [(name, sub) for sub in inner] if inner else [] if name == "import" else [(name,)]
-    return found
+        return [names] if inner is None else [one for sub in inner for one in inside(inner[sub], *names, sub)]
+
+    return [names for names in inside(get_command(app)) if names[0] != "import"]
 
 
 def test_the_verbs_are_there(penfield: Callable[..., Any]) -> None:

@@ -176,7 +176,7 @@ def test_waits_are_drawn_and_end(monkeypatch):
 
 
 def test_replies_larger_than_grpc_takes_by_itself(server):
-    rows = np.zeros((1, 1_500_000), np.float32)
+    rows = np.zeros((1, 1_100_000), np.float32)
     with Client(server.target) as client:
         assert client.encode("mean", features=rows).shape == rows.shape
 

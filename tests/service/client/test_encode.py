@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from encoders import Features
 from recordings.errors import FormatError, InputError, ShapeError
 from service.client import Client
 from service.client.encoding import UNDER_WAY
@@ -31,14 +32,14 @@ def means(images):
 
 
 def test_a_few_go_in_one_call_and_many_in_a_stream(client, server):
-    few, many = pictures(3), pictures(40)
+    few, many = pictures(3), pictures(PART_STIMULI * 2 + 8)
     assert np.array_equal(client.encode("mean", images=few), means(few))
     assert server.plans.log == ["Encode"]
     events = []
     assert np.array_equal(client.encode("mean@2", images=many, on_event=events.append), means(many))
     sizes = [len(request.images.images) for request in server.services.encoders.seen[1:]]
     assert sizes == [PART_STIMULI, PART_STIMULI, 8]
-    assert [(e.stage, e.done, e.total) for e in events] == [("encode", 16, 40), ("encode", 32, 40), ("encode", 40, 40)]
+    assert [(e.stage, e.done, e.total) for e in events] == [("encode", 32, 72), ("encode", 64, 72), ("encode", 72, 72)]
     reference = server.services.encoders.seen[-1].model
     assert (reference.name, reference.version) == ("mean", "2")
 
@@ -54,10 +55,10 @@ def test_pictures_come_as_arrays_pil_images_and_files(client, tmp_path):
 
 
 def test_large_pictures_and_clips_are_packed_without_loss(client, server):
-    side = 1300
+    side = 1700
     large = np.zeros((side, side, 3), np.uint8)
     large[:, ::2] = 3
-    clip = np.repeat(np.zeros((6, 512, 512, 3), np.uint8), 1, 0)
+    clip = np.zeros((11, 512, 512, 3), np.uint8)
     clip[3:, 0, 0] = 255
     assert large.nbytes > PART_BYTES < clip.nbytes
     assert np.array_equal(client.encode("mean", images=[large]), means([large]))
@@ -67,29 +68,20 @@ def test_large_pictures_and_clips_are_packed_without_loss(client, server):
 
 
 def test_features_are_cut_to_parts_and_named(client, server):
-    class Space:
-        fingerprint = "of the space"
-
-        def __init__(self, values):
-            self.values = values
-
-        def __len__(self):
-            return len(self.values)
-
-        def read(self, rows):
-            return self.values[rows]
-
-    values = np.random.default_rng(0).standard_normal((5, 400_000))
-    found = client.encode("mean", features={"layer": Space(values)}, rois=["V1"])
+    values = np.random.default_rng(0).standard_normal((5, 800_000))
+    features = Features.from_arrays(values, list("abcde"), uri="u", layer="l")
+    found = client.encode("mean", features={"layer": features}, rois=["V1"])
     assert np.array_equal(found, values.astype(np.float32))
     seen = server.services.encoders.seen
     assert [request.features.spaces[0].tensor.shape[0] for request in seen] == [2, 2, 1]
-    assert seen[0].features.spaces[0].name == "layer" and list(seen[0].features.fingerprints) == ["of the space"]
+    assert seen[0].features.spaces[0].name == "layer" and list(seen[0].features.fingerprints) == [
+        features.fingerprint()
+    ]
     assert list(seen[0].rois) == ["V1"]
 
 
 def test_stream_that_breaks_goes_on_with_what_is_missing(client, server):
-    many = pictures(16 * 5)
+    many = pictures(PART_STIMULI * 5)
     server.plans.fail("EncodeStream", 2, 1)
     assert np.array_equal(client.encode("mean", images=many), means(many))
     assert server.plans.log.count("EncodeStream") == 3
@@ -98,7 +90,7 @@ def test_stream_that_breaks_goes_on_with_what_is_missing(client, server):
 
 
 def test_parts_that_found_no_room_are_sent_again(client, server):
-    many = pictures(16 * 4)
+    many = pictures(PART_STIMULI * 4)
     server.plans.fail("part", None, busy(0.01))
     assert np.array_equal(client.encode("mean", images=many), means(many))
     assert server.plans.log.count("EncodeStream") == 2 and server.plans.log.count("part") == 5
@@ -107,43 +99,43 @@ def test_parts_that_found_no_room_are_sent_again(client, server):
 def test_error_of_a_part_is_raised(client, server):
     server.plans.fail("part", None, ShapeError("no such pixels"))
     with pytest.raises(ShapeError, match="no such pixels"):
-        client.encode("mean", images=pictures(40))
+        client.encode("mean", images=pictures(72))
 
 
 def test_iterators_are_read_no_faster_than_they_are_answered(client, server):
     read, gate = [], threading.Event()
 
     def stimuli():
-        for number, image in enumerate(pictures(16 * (UNDER_WAY + 6))):
+        for number, image in enumerate(pictures(PART_STIMULI * (UNDER_WAY + 6))):
             read.append(number)
             yield image
 
     def on_event(event):
-        if event.done == 16:
+        if event.done == PART_STIMULI:
             gate.set()
             # One part was answered, so that at most one more than those under way has been asked for.
-            assert len(read) <= 16 * (UNDER_WAY + 3)
+            assert len(read) <= PART_STIMULI * (UNDER_WAY + 3)
 
-    assert len(client.encode("mean", images=stimuli(), on_event=on_event)) == 16 * (UNDER_WAY + 6)
+    assert len(client.encode("mean", images=stimuli(), on_event=on_event)) == PART_STIMULI * (UNDER_WAY + 6)
     assert gate.is_set()
 
 
 def test_error_of_the_callers_own_iterator_is_raised(client):
     def stimuli():
-        yield from pictures(40)
+        yield from pictures(72)
         raise RuntimeError("the disk is gone")
 
     with pytest.raises(RuntimeError, match="the disk is gone"):
         client.encode("mean", images=stimuli())
     with pytest.raises(FormatError, match=r"nothing\.png"):
-        client.encode("mean", images=[*pictures(40), "nothing.png"])
+        client.encode("mean", images=[*pictures(72), "nothing.png"])
 
 
 def test_model_that_is_replaced_in_the_middle_is_told(client, server):
     def on_event(event):
         server.services.encoders.fingerprint = "f2"
 
-    many = (image for image in pictures(16 * (UNDER_WAY + 6)))
+    many = (image for image in pictures(PART_STIMULI * (UNDER_WAY + 6)))
     with pytest.raises(ConflictError, match="replaced"):
         client.encode("mean", images=many, on_event=on_event)
 
