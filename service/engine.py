@@ -13,7 +13,7 @@ import numpy as np
 from recordings.events import Event
 
 from .batching import Batcher, Observer
-from .errors import ModelNotFoundError
+from .errors import BudgetError, ModelNotFoundError
 from .items import DecodedRow, DecodeItem, EncodeItem
 from .repository import DECODE, ENCODE, ModelEntry, ModelKey, ModelRepository
 from .runner import ModelState, Runner
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SCAN_SECONDS = 1.0
 # Progress that a slow reader has not taken is dropped beyond so many events; results never are.
 MAX_EVENTS = 64
+MAX_ANSWER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +110,7 @@ class Engine:
     repository : of the models. runner : where they run.
     batch_size : most stimuli or rows that are computed together. batch_wait : seconds that a batch waits for company.
     queue_size : most requests that wait for one model.
+    max_answer_bytes : most that the responses of one request to an encoder may take.
     metrics : told of batches, waits and depths; see `service.batching.Observer`.
     """
 
@@ -120,10 +122,12 @@ class Engine:
         batch_size: int = 16,
         batch_wait: float = 0.005,
         queue_size: int = 64,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         metrics: Observer | None = None,
     ):
         self.repository, self.runner, self.metrics = repository, runner, metrics
         self.batch_size, self.batch_wait, self.queue_size = batch_size, batch_wait, queue_size
+        self.max_answer_bytes = max_answer_bytes
         self._batchers: dict[tuple[ModelKey, str], Batcher] = {}
         self._described: dict[ModelKey, tuple[str, Description]] = {}
         self._scan: asyncio.Task[Any] | None = None
@@ -185,9 +189,11 @@ class Engine:
         Raises
         ------
         ModelNotFoundError : no such encoder. BusyError, DeadlineError, UnavailableError : see `Batcher.submit`.
+        BudgetError : the responses would take more than `max_answer_bytes`.
         Others : see `LocalRunner.load` and `EncoderModel.encode`.
         """
         entry = await self._entry(name, version, ENCODE)
+        self._check_answer(len(item), len((await self._describe(entry)).units.unit_ids))
         batcher = self._batcher(entry.key, ENCODE)
         return await batcher.submit(item, deadline=deadline, weight=len(item))
 
@@ -252,6 +258,15 @@ class Engine:
                 f"answers {', '.join(entry.verbs)}, not {verb}", where=name, remedy="ListModels tells which there are"
             )
         return entry
+
+    def _check_answer(self, rows: int, units: int) -> None:
+        # Features of a few bytes a row can ask for more responses than there is memory.
+        if (size := 4 * rows * units) > self.max_answer_bytes:
+            raise BudgetError(
+                f"{rows:,} rows of {units:,} units take {size:,} bytes, and one answer has {self.max_answer_bytes:,}",
+                where="stimuli",
+                remedy="Send fewer at once",
+            )
 
     def _look_at_disk(self, now: bool = False) -> None:
         """Have the disk looked at, in a thread, if that was not done a moment ago."""

@@ -31,6 +31,8 @@ log = logging.getLogger("penfield.server")
 MIB = 2**20
 # Beyond max_rpcs, which tells clients when to come again, grpc refuses by itself; probes are let in between the two.
 PROBES = 64
+# For a connection without calls; clients connect anew when they need one.
+IDLE_SECONDS = 300
 REFRESH_SECONDS = 2.0
 # A watcher that does not read would hold up the news for all, and with it the end of the server.
 TELL_SECONDS = 2.0
@@ -236,6 +238,8 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", settings.max_send_mib * MIB),
         # Two servers on one port would share its calls unnoticed.
         ("grpc.so_reuseport", 0),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
         ("grpc.server_handshake_timeout_ms", round(settings.handshake_timeout * 1000)),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
