@@ -67,7 +67,7 @@ bench: $(STAMP)  ## Measure speed and memory beside peers (long)
 
 acceptance: $(STAMP)  ## Studies over seeds: what is recovered of what was planted (long)
 	$(BIN)/python benchmarks/transformer_truth.py
-	$(BIN)/python benchmarks/centred_targets.py
+	$(BIN)/python benchmarks/centred_targets.py --out benchmarks/results/centred_targets.json
 	$(BIN)/python benchmarks/pictures_truth.py
 	$(BIN)/python benchmarks/cross_subject.py
 
