@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -156,11 +157,23 @@ class AsyncClient:
         Raises
         ------
         InputError : not one of images, clips and features, or as the server says. ModelNotFoundError : no such encoder.
-        ConflictError : the model was replaced before all stimuli were answered.
+        ConflictError : the model was replaced before all stimuli were answered. Also InputError : a time series that
+            does not fit into one request, for a model that reads over delays.
         """
-        requests = inputs.encode_requests(model, images=images, clips=clips, features=features, rois=rois)
         total = inputs.count(images, clips, features)
-        return await encoding.encode(self._connection, requests, total=total, on_event=on_event, timeout=timeout)
+        asked: dict[str, Any] = {"images": images, "clips": clips, "features": features, "rois": rois}
+        if features is not None and total > inputs.PART_STIMULI:
+            # Rows of features are small, and those of a whole cortex are not.
+            n_units = len((await self.describe(model)).unit_ids)
+            asked["most_rows"] = max(1, inputs.ANSWER_BYTES // (4 * max(1, n_units)))
+        return await encoding.encode(
+            self._connection,
+            inputs.encode_requests(model, **asked),
+            check_parts=partial(self._check_parts, model),
+            total=total,
+            on_event=on_event,
+            timeout=timeout,
+        )
 
     async def decode(
         self,
@@ -348,6 +361,14 @@ class AsyncClient:
 
     def _stub(self, kind: Any) -> Any:
         return self._connection.stub(kind)
+
+    async def _check_parts(self, model: str) -> None:
+        if (await self.describe(model)).delays:
+            raise InputError(
+                "reads a time series as one run, and this one does not fit into one request",
+                where=model,
+                remedy="Encode it run by run, or as a job",
+            )
 
     async def _whole(self, model: str, responses: Any, output: str, options: dict[str, Any]) -> list[Decoded]:
         rows = await self.decode(model, responses, (output,), **options)

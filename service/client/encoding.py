@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias
 
 import grpc
@@ -29,6 +29,7 @@ async def encode(
     connection: Connection,
     requests: Iterator[Request],
     *,
+    check_parts: Callable[[], Awaitable[None]],
     total: int = 0,
     on_event: OnEvent | None = None,
     timeout: float | None = None,
@@ -36,6 +37,10 @@ async def encode(
     """Responses float32 (stimulus, unit), or (stimulus, time, unit), to the stimuli of all requests, in order.
 
     Requests are made in a thread, and not before the server has answered earlier ones.
+
+    Parameters
+    ----------
+    check_parts : raises if the model does not take several requests for one.
     """
     service = connection.stub(encoding_pb2_grpc.EncodingServiceStub)
     first = await asyncio.to_thread(next, requests, None)
@@ -45,6 +50,7 @@ async def encode(
     if second is None:
         answers = [await connection.call(service.Encode, first, timeout=timeout)]
     else:
+        await check_parts()
         tries = connection.tries(connection.stream_timeout if timeout is None else timeout)
         answers = await _Stream(_chained(first, second, requests), total, on_event).answers(
             service.EncodeStream, connection, tries

@@ -21,6 +21,8 @@ MIB = 2**20
 # A server takes 16 MiB unless it is told otherwise. 32 is how many stimuli networks see at a time, here and there, so
 # that what is sent in parts gives the same bits.
 PART_BYTES, PART_STIMULI = 8 * MIB, 32
+# Half of what a server sends unless it is told otherwise.
+ANSWER_BYTES = 32 * MIB
 _WRITABLE = ("1", "L", "LA", "P", "RGBA", "I;16")
 
 Picture = np.ndarray | PILImage.Image | str | PathLike[str]
@@ -39,8 +41,13 @@ def encode_requests(
     clips: Any = None,
     features: Any = None,
     rois: Sequence[str] = (),
+    most_rows: int = PART_STIMULI,
 ) -> Iterator[encoding_pb2.EncodeRequest]:
     """Requests of at most `PART_BYTES` and `PART_STIMULI`, in order; files are read as they are reached.
+
+    Parameters
+    ----------
+    most_rows : of features in one request.
 
     Raises
     ------
@@ -60,7 +67,7 @@ def encode_requests(
         for films in _parts(_film(c, n) for n, c in enumerate(_several(clips, 4))):
             yield encoding_pb2.EncodeRequest(clips=encoding_pb2.Clips(clips=films), **same)
     else:
-        for rows in _feature_parts(features):
+        for rows in _feature_parts(features, most_rows):
             yield encoding_pb2.EncodeRequest(features=rows, **same)
 
 
@@ -177,14 +184,14 @@ def _content(path: Path) -> bytes:
         raise FormatError(f"cannot be read ({error.strerror})", where=path) from error
 
 
-def _feature_parts(features: Any) -> Iterator[encoding_pb2.FeatureRows]:
+def _feature_parts(features: Any, most_rows: int) -> Iterator[encoding_pb2.FeatureRows]:
     spaces = features if isinstance(features, Mapping) else {"": features}
     lengths = {len(space) for space in spaces.values()}
     if len(lengths) != 1:
         raise ShapeError("feature spaces of several lengths, or none", where="features", remedy="Give a row a stimulus")
     fingerprints = [space.fingerprint() if hasattr(space, "fingerprint") else "" for space in spaces.values()]
     each = sum(_feature_rows(space, slice(0, 1), name).nbytes for name, space in spaces.items())
-    step = max(1, PART_BYTES // max(1, each))
+    step = max(1, min(most_rows, PART_BYTES // max(1, each)))
     for start in range(0, lengths.pop(), step):
         values = {name: _feature_rows(space, slice(start, start + step), name) for name, space in spaces.items()}
         tensors = [tensor_pb2.NamedTensor(name=name, tensor=to_tensor(v)) for name, v in values.items()]

@@ -86,7 +86,7 @@ class ModelDescription:
     unit_ids : names of its units, in order. space : where they live, as `recordings.Space.to_dict` gives it.
     units_fingerprint : `Recording.fingerprint` of a recording that fits it.
     features : of an encoder. targets : of a decoder, shape of one row's values by name. presets : they suffice for.
-    rois : number of units by region. card : Markdown.
+    rois : number of units by region. card : Markdown. delays : of an encoder of time series, in rows.
     """
 
     model: ModelInfo
@@ -100,6 +100,7 @@ class ModelDescription:
     card: str
     license: str
     modified: datetime
+    delays: tuple[int, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -123,6 +124,7 @@ class ModelDescription:
             message.card,
             message.license,
             message.modified.ToDatetime(UTC),
+            tuple(message.delays),
         )
 
 

@@ -98,6 +98,7 @@ class Description:
     ----------
     memory_bytes : of its weights and networks. features : of an encoder. targets, presets : of a decoder.
     rois : number of units by region, as far as the model knows regions.
+    delays : of an encoder of time series, in rows; every request is then one run of its own.
     card : Markdown. license : as the card names it, "" if it does not.
     """
 
@@ -110,6 +111,7 @@ class Description:
     rois: Mapping[str, int] = field(default_factory=dict)
     card: str = ""
     license: str = ""
+    delays: tuple[int, ...] = ()
 
     @property
     def modified(self) -> float:

@@ -54,7 +54,9 @@ class EncoderModel:
         card, license = read_card(self.entry.folder)
         features = tuple(describe_space(space, self._recipes[space.label]) for space in self.spaces)
         rois = {name: int(mask.sum()) for name, mask in self.units.members().items()}
-        return Description(self.entry, self.units, self.memory_bytes, features, rois=rois, card=card, license=license)
+        delays = tuple(self.encoder.delays or ())
+        how: dict[str, Any] = {"rois": rois, "card": card, "license": license, "delays": delays}
+        return Description(self.entry, self.units, self.memory_bytes, features, **how)
 
     def warm_up(self) -> None:
         """Run once, so that the first request finds everything in place."""

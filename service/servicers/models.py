@@ -75,4 +75,5 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             card=described.card,
             license=described.license,
             modified=timestamp(described.modified),
+            delays=described.delays,
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from decoders import Reconstructions
-from encoders import Features, load_encoder
+from encoders import Features, RidgeEncoder, load_encoder
 from recordings import Recording, Subject
 from recordings.errors import ArtifactError, Cancelled, InputError, ShapeError, UnknownNameError
 from recordings.events import Event
@@ -211,3 +211,15 @@ def test_a_damaged_model_says_so(encoder_folder: Path, tmp_path: Path) -> None:
     (folder / "config.json").write_bytes((encoder_folder / ENCODER / "config.json").read_bytes())
     with pytest.raises(DamagedModelError, match="broken"):
         load_model(ModelRepository(tmp_path).find("broken"), "cpu")
+
+
+def test_delays_of_time_series_are_told(encoder: EncoderModel, scene_features: Features, tmp_path: Path) -> None:
+    assert encoder.describe().delays == ()
+    ids = list(scene_features.stimulus_ids)
+    recording = Recording(
+        np.random.default_rng(0).standard_normal((60, 3)), {"stimulus_id": ids, "run": [0] * 30 + [1] * 30}
+    )
+    RidgeEncoder(alphas=(1e3,), delays=(0, 1), cv=2, device="cpu").fit(scene_features, recording).save_pretrained(
+        tmp_path / "series"
+    )
+    assert load_model(ModelRepository(tmp_path).find("series"), "cpu").describe().delays == (0, 1)

@@ -160,6 +160,12 @@ class Models(model_pb2_grpc.ModelServiceServicer):
         self.plans.check("ListModels")
         return model_pb2.ListModelsResponse(models=[MODEL])
 
+    async def DescribeModel(self, request: Any, context: Any) -> Any:
+        units = model_pb2.UnitCoordinates(unit_ids=[f"v{i}" for i in range(2**20)])
+        described = model_pb2.ModelDescription(model=MODEL, units=units if request.model.name == "wide" else None)
+        described.delays.extend([0, 1] if request.model.name == "series" else [])
+        return model_pb2.DescribeModelResponse(description=described)
+
 
 class Jobs(job_pb2_grpc.JobServiceServicer):
     """One job of five events, whose watching breaks where the plans say; its result is a folder."""

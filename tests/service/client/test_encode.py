@@ -187,3 +187,19 @@ def test_errors_of_the_request_are_raised_as_they_were_and_not_tried_again(clien
         client.encode("mean", images=pictures(1))
     assert (caught.value.what, caught.value.where, caught.value.remedy) == (error.what, error.where, error.remedy)
     assert server.plans.log == ["Encode"]
+
+
+def test_time_series_is_never_cut(client, server):
+    rows = np.zeros((5, 800_000), np.float32)
+    with pytest.raises(InputError, match="one run"):
+        client.encode("series", features=rows)
+    assert client.encode("series", features=rows[:2]).shape == rows[:2].shape
+    with pytest.raises(InputError, match="one run"):
+        client.encode("series", images=pictures(PART_STIMULI + 1))
+
+
+def test_answers_stay_within_what_a_server_sends(client, server):
+    client.encode("wide", features=np.zeros((40, 3), np.float32))
+    assert [request.features.spaces[0].tensor.shape[0] for request in server.services.encoders.seen] == [8] * 5
+    client.encode("mean", features=np.zeros((400, 3), np.float32))
+    assert server.services.encoders.seen[-1].features.spaces[0].tensor.shape[0] == 400

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penfield/v1/model.proto\x12\x0bpenfield.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xb7\x01\n\x05Model\x12.\n\treference\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.penfield.v1.ModelState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\r\n\x05verbs\x18\x07 \x03(\t\"L\n\x0fUnitCoordinates\x12\x10\n\x08unit_ids\x18\x01 \x03(\t\x12\x12\n\nspace_json\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"m\n\x0c\x46\x65\x61tureSpace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x0f\n\x07readout\x18\x04 \x01(\t\x12\r\n\x05shape\x18\x05 \x03(\x03\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\",\n\rDecodedTarget\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\xfe\x02\n\x10ModelDescription\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.penfield.v1.Model\x12+\n\x05units\x18\x02 \x01(\x0b\x32\x1c.penfield.v1.UnitCoordinates\x12+\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x19.penfield.v1.FeatureSpace\x12+\n\x07targets\x18\x04 \x03(\x0b\x32\x1a.penfield.v1.DecodedTarget\x12\x0f\n\x07presets\x18\x05 \x03(\t\x12\x35\n\x04rois\x18\x06 \x03(\x0b\x32\'.penfield.v1.ModelDescription.RoisEntry\x12\x0c\n\x04\x63\x61rd\x18\x07 \x01(\t\x12\x0f\n\x07license\x18\x08 \x01(\t\x12,\n\x08modified\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a+\n\tRoisEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"!\n\x11ListModelsRequest\x12\x0c\n\x04verb\x18\x01 \x01(\t\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.penfield.v1.Model\"B\n\x14\x44\x65scribeModelRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\"K\n\x15\x44\x65scribeModelResponse\x12\x32\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1d.penfield.v1.ModelDescription\">\n\x10LoadModelRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\"6\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.penfield.v1.Model\"@\n\x12UnloadModelRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\"8\n\x13UnloadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.penfield.v1.Model*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xd3\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.penfield.v1.ListModelsRequest\x1a\x1f.penfield.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.penfield.v1.DescribeModelRequest\x1a\".penfield.v1.DescribeModelResponse\x12J\n\tLoadModel\x12\x1d.penfield.v1.LoadModelRequest\x1a\x1e.penfield.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.penfield.v1.UnloadModelRequest\x1a .penfield.v1.UnloadModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17penfield/v1/model.proto\x12\x0bpenfield.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xb7\x01\n\x05Model\x12.\n\treference\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12&\n\x05state\x18\x03 \x01(\x0e\x32\x17.penfield.v1.ModelState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x05 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x06 \x01(\x03\x12\r\n\x05verbs\x18\x07 \x03(\t\"L\n\x0fUnitCoordinates\x12\x10\n\x08unit_ids\x18\x01 \x03(\t\x12\x12\n\nspace_json\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\"m\n\x0c\x46\x65\x61tureSpace\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\r\n\x05layer\x18\x03 \x01(\t\x12\x0f\n\x07readout\x18\x04 \x01(\t\x12\r\n\x05shape\x18\x05 \x03(\x03\x12\x13\n\x0b\x66ingerprint\x18\x06 \x01(\t\",\n\rDecodedTarget\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"\x8e\x03\n\x10ModelDescription\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.penfield.v1.Model\x12+\n\x05units\x18\x02 \x01(\x0b\x32\x1c.penfield.v1.UnitCoordinates\x12+\n\x08\x66\x65\x61tures\x18\x03 \x03(\x0b\x32\x19.penfield.v1.FeatureSpace\x12+\n\x07targets\x18\x04 \x03(\x0b\x32\x1a.penfield.v1.DecodedTarget\x12\x0f\n\x07presets\x18\x05 \x03(\t\x12\x35\n\x04rois\x18\x06 \x03(\x0b\x32\'.penfield.v1.ModelDescription.RoisEntry\x12\x0c\n\x04\x63\x61rd\x18\x07 \x01(\t\x12\x0f\n\x07license\x18\x08 \x01(\t\x12,\n\x08modified\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x64\x65lays\x18\n \x03(\x05\x1a+\n\tRoisEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"!\n\x11ListModelsRequest\x12\x0c\n\x04verb\x18\x01 \x01(\t\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.penfield.v1.Model\"B\n\x14\x44\x65scribeModelRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\"K\n\x15\x44\x65scribeModelResponse\x12\x32\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1d.penfield.v1.ModelDescription\">\n\x10LoadModelRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\"6\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.penfield.v1.Model\"@\n\x12UnloadModelRequest\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.penfield.v1.ModelReference\"8\n\x13UnloadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.penfield.v1.Model*\x8b\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14MODEL_STATE_UNLOADED\x10\x01\x12\x17\n\x13MODEL_STATE_LOADING\x10\x02\x12\x15\n\x11MODEL_STATE_READY\x10\x03\x12\x16\n\x12MODEL_STATE_FAILED\x10\x04\x32\xd3\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.penfield.v1.ListModelsRequest\x1a\x1f.penfield.v1.ListModelsResponse\x12V\n\rDescribeModel\x12!.penfield.v1.DescribeModelRequest\x1a\".penfield.v1.DescribeModelResponse\x12J\n\tLoadModel\x12\x1d.penfield.v1.LoadModelRequest\x1a\x1e.penfield.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.penfield.v1.UnloadModelRequest\x1a .penfield.v1.UnloadModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELDESCRIPTION_ROISENTRY']._loaded_options = None
   _globals['_MODELDESCRIPTION_ROISENTRY']._serialized_options = b'8\001'
-  _globals['_MODELSTATE']._serialized_start=1411
-  _globals['_MODELSTATE']._serialized_end=1550
+  _globals['_MODELSTATE']._serialized_start=1427
+  _globals['_MODELSTATE']._serialized_end=1566
   _globals['_MODELREFERENCE']._serialized_start=73
   _globals['_MODELREFERENCE']._serialized_end=120
   _globals['_MODEL']._serialized_start=123
@@ -47,25 +47,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECODEDTARGET']._serialized_start=497
   _globals['_DECODEDTARGET']._serialized_end=541
   _globals['_MODELDESCRIPTION']._serialized_start=544
-  _globals['_MODELDESCRIPTION']._serialized_end=926
-  _globals['_MODELDESCRIPTION_ROISENTRY']._serialized_start=883
-  _globals['_MODELDESCRIPTION_ROISENTRY']._serialized_end=926
-  _globals['_LISTMODELSREQUEST']._serialized_start=928
-  _globals['_LISTMODELSREQUEST']._serialized_end=961
-  _globals['_LISTMODELSRESPONSE']._serialized_start=963
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1019
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=1021
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=1087
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=1089
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1164
-  _globals['_LOADMODELREQUEST']._serialized_start=1166
-  _globals['_LOADMODELREQUEST']._serialized_end=1228
-  _globals['_LOADMODELRESPONSE']._serialized_start=1230
-  _globals['_LOADMODELRESPONSE']._serialized_end=1284
-  _globals['_UNLOADMODELREQUEST']._serialized_start=1286
-  _globals['_UNLOADMODELREQUEST']._serialized_end=1350
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=1352
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=1408
-  _globals['_MODELSERVICE']._serialized_start=1553
-  _globals['_MODELSERVICE']._serialized_end=1892
+  _globals['_MODELDESCRIPTION']._serialized_end=942
+  _globals['_MODELDESCRIPTION_ROISENTRY']._serialized_start=899
+  _globals['_MODELDESCRIPTION_ROISENTRY']._serialized_end=942
+  _globals['_LISTMODELSREQUEST']._serialized_start=944
+  _globals['_LISTMODELSREQUEST']._serialized_end=977
+  _globals['_LISTMODELSRESPONSE']._serialized_start=979
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1035
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=1037
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=1103
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=1105
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1180
+  _globals['_LOADMODELREQUEST']._serialized_start=1182
+  _globals['_LOADMODELREQUEST']._serialized_end=1244
+  _globals['_LOADMODELRESPONSE']._serialized_start=1246
+  _globals['_LOADMODELRESPONSE']._serialized_end=1300
+  _globals['_UNLOADMODELREQUEST']._serialized_start=1302
+  _globals['_UNLOADMODELREQUEST']._serialized_end=1366
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=1368
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=1424
+  _globals['_MODELSERVICE']._serialized_start=1569
+  _globals['_MODELSERVICE']._serialized_end=1908
 # @@protoc_insertion_point(module_scope)

@@ -84,7 +84,7 @@ class DecodedTarget(_message.Message):
     def __init__(self, name: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ModelDescription(_message.Message):
-    __slots__ = ("model", "units", "features", "targets", "presets", "rois", "card", "license", "modified")
+    __slots__ = ("model", "units", "features", "targets", "presets", "rois", "card", "license", "modified", "delays")
     class RoisEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class ModelDescription(_message.Message):
     CARD_FIELD_NUMBER: _ClassVar[int]
     LICENSE_FIELD_NUMBER: _ClassVar[int]
     MODIFIED_FIELD_NUMBER: _ClassVar[int]
+    DELAYS_FIELD_NUMBER: _ClassVar[int]
     model: Model
     units: UnitCoordinates
     features: _containers.RepeatedCompositeFieldContainer[FeatureSpace]
@@ -110,7 +111,8 @@ class ModelDescription(_message.Message):
     card: str
     license: str
     modified: _timestamp_pb2.Timestamp
-    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., units: _Optional[_Union[UnitCoordinates, _Mapping]] = ..., features: _Optional[_Iterable[_Union[FeatureSpace, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[DecodedTarget, _Mapping]]] = ..., presets: _Optional[_Iterable[str]] = ..., rois: _Optional[_Mapping[str, int]] = ..., card: _Optional[str] = ..., license: _Optional[str] = ..., modified: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    delays: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ..., units: _Optional[_Union[UnitCoordinates, _Mapping]] = ..., features: _Optional[_Iterable[_Union[FeatureSpace, _Mapping]]] = ..., targets: _Optional[_Iterable[_Union[DecodedTarget, _Mapping]]] = ..., presets: _Optional[_Iterable[str]] = ..., rois: _Optional[_Mapping[str, int]] = ..., card: _Optional[str] = ..., license: _Optional[str] = ..., modified: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., delays: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ListModelsRequest(_message.Message):
     __slots__ = ("verb",)
