@@ -141,9 +141,12 @@ async def _tell_when_ready(server: Any, run: console.Run) -> None:
     settings = server.settings
     if run.json:
         ready = {"models": str(settings.models), "host": settings.host, "port": server.port}
-        line = json.dumps(ready | {"metrics_port": server.metrics_port, "on": settings.on})
+        ports = {"metrics_port": server.metrics_port, "playground_port": server.playground_port}
+        line = json.dumps(ready | ports | {"on": settings.on})
     else:
         line = f"serving {settings.models} on {settings.host}:{server.port}"
+        if server.playground_port is not None:
+            line += f", playground at http://127.0.0.1:{server.playground_port}/"
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

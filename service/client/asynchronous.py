@@ -12,17 +12,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recordings.errors import InputError
-from recordings.events import Event, OnEvent
+from recordings.events import OnEvent
 
-from ..errors import UnavailableError
 from ..generated.penfield.v1 import (
     alignment_pb2,
-    alignment_pb2_grpc,
     data_pb2,
     data_pb2_grpc,
     decoding_pb2,
@@ -31,8 +28,7 @@ from ..generated.penfield.v1 import (
     model_pb2,
     model_pb2_grpc,
 )
-from ..status import error_from
-from . import decoding, encoding, inputs, uploads
+from . import decoding, encoding, inputs, scoring, uploads
 from .connection import Connection, File
 from .jobs import AsyncRemoteJob, plain_arguments
 from .values import Decoded, JobStatus, ModelDescription, ModelInfo, StoredData
@@ -276,22 +272,7 @@ class AsyncClient:
             options_json=json.dumps(plain_arguments(options)),
             seed=seed,
         )
-        method = self._stub(alignment_pb2_grpc.AlignmentServiceStub).Score
-        tries = self._connection.tries(self._connection.stream_timeout if timeout is None else timeout)
-        while True:
-            call = method(request, timeout=tries.left(), metadata=self._connection.metadata)
-            try:
-                async for response in call:
-                    if response.WhichOneof("event") == "result_json":
-                        return dict(json.loads(response.result_json))
-                    if on_event is not None:
-                        progress = response.progress
-                        on_event(Event(progress.stage, progress.done, progress.total))
-                await tries.wait(UnavailableError("the server ended the stream early"))
-            except grpc.aio.AioRpcError as failed:
-                await tries.wait(error_from(failed))
-            finally:
-                call.cancel()
+        return await scoring.score(self._connection, request, on_event=on_event, timeout=timeout)
 
     # Data and jobs ---------------------------------------------------------------------------------------------------
 
