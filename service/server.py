@@ -63,7 +63,7 @@ class Server:
 
     Attributes
     ----------
-    port, metrics_port : where it listens, after `start`; the latter None without metrics.
+    port, metrics_port, playground_port : where it listens, after `start`; the latter two None where they are off.
     metrics : what it has counted.
     ready : whether it wants calls.
     """
@@ -92,6 +92,11 @@ class Server:
         except BaseException:
             await self._open.aclose()
             raise
+
+    @property
+    def playground_port(self) -> int | None:
+        """See above; services that are not this package's have none."""
+        return getattr(self._services, "playground_port", None)
 
     async def stop(self, grace: float | None = None, *, pause: float = 0) -> None:
         """Say NOT_SERVING, wait for `pause` seconds, refuse new calls, and let those in flight end within `grace`.

@@ -12,6 +12,8 @@ from recordings.errors import InputError
 from service.playground import web
 from service.playground.web import Reply, Web
 
+from .asking import sent
+
 MAX_BODY = 1000
 
 
@@ -28,18 +30,6 @@ async def listening(answer=echo):
         yield site
     finally:
         await site.stop()
-
-
-async def sent(site, head, body=b""):
-    """Status, headers and body of the answer to a request whose head may name {port}."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-    writer.write("\r\n".join([*head, "", ""]).format(port=site.port).encode() + body)
-    async with asyncio.timeout(5):
-        answer = await reader.read()
-    writer.close()
-    first, _, content = answer.partition(b"\r\n\r\n")
-    line, *fields = first.decode().split("\r\n")
-    return int(line.split()[1]), dict(field.lower().split(": ", 1) for field in fields), content
 
 
 def ask(*heads, body=b"", answer=echo):
