@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ log = logging.getLogger("penfield.playground")
 TEMPLATES = Path(__file__).parent / "templates"
 EVENTS = "text/event-stream"
 MAX_ROWS = 8
+# Of one picture or clip, so that all connections together hold no more than one large request over gRPC.
+MAX_PIXEL_BYTES = 64 * 2**20
 TOKENS = "tokens"
 STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -74,7 +76,8 @@ class Playground:
         deadline: float = 30,
         stream_deadline: float = 3600,
     ):
-        self.engine, self.limits, self.pool = engine, limits, pool
+        self.engine, self.pool = engine, pool
+        self.limits = replace(limits, max_bytes=min(limits.max_bytes, MAX_PIXEL_BYTES))
         self.deadline, self.stream_deadline = deadline, stream_deadline
         self.web = Web(self._answer, max_body=max_body)
         # Matplotlib's settings belong to the process: one drawing at a time.

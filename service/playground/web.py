@@ -16,7 +16,7 @@ from recordings.errors import InputError
 
 HOST = "127.0.0.1"
 # A browser opens a handful of connections, some of which it never uses.
-CONNECTIONS = 32
+CONNECTIONS = 16
 READ_SECONDS, SEND_SECONDS, LINGER_SECONDS = 30.0, 30.0, 2.0
 HEAD_BYTES, BLOCK = 16 * 1024, 64 * 1024
 HEADERS = {

@@ -16,7 +16,9 @@ from service.engine import Previewed, Summary
 from service.items import DecodedRow, DecodeItem, EncodeItem
 from service.media import Limits
 from service.playground.maps import bars
-from service.playground.site import Playground
+from service.playground.site import MAX_PIXEL_BYTES, Playground
+from service.playground.web import CONNECTIONS
+from service.servicers.encoding import MOST_HELD
 
 from .asking import posted, sent
 
@@ -113,7 +115,11 @@ def test_decodes_the_rows_that_are_chosen_as_the_engine_does(engine, responses):
         ("/encode?model=ridge", b"no picture", "image"),
         ("/encode?model=ridge", encoded_as("PNG", np.zeros((300, 300, 3), np.uint8)), "300 x 300"),
         # The encoder was fitted on pictures.
-        ("/encode?model=ridge", encoded_as("GIF", *(np.full((64, 64, 3), k, np.uint8) for k in (0, 80, 160))), ""),
+        (
+            "/encode?model=ridge",
+            encoded_as("GIF", *(np.full((64, 64, 3), k, np.uint8) for k in (0, 80, 160))),
+            "(3, 192)",
+        ),
         ("/encode?model=subject-01/decoder", encoded_as("PNG", np.zeros((9, 9, 3), np.uint8)), "not encode"),
         ("/encode?model=absent", b"", "no such model"),
         ("/encode", b"", "no model named"),
@@ -135,6 +141,16 @@ def test_says_what_is_wrong(engine, target, body, why):
     assert name == "failure"
     assert why in fields["message"]
     assert "/tmp" not in fields["message"]
+
+
+def test_a_clip_may_be_no_larger_than_what_all_may_hold(engine):
+    async def main():
+        async with playground_of(engine) as site:
+            return site.limits
+
+    limits = asyncio.run(main())
+    assert (limits.max_pixels, limits.max_bytes) == (200 * 200, MAX_PIXEL_BYTES)
+    assert CONNECTIONS * limits.max_bytes <= MOST_HELD
 
 
 def test_leaving_stops_the_work(engine, responses):
