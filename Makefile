@@ -20,7 +20,7 @@ demo: $(STAMP)  ## Run the whole chain on the miniature world; open demo/report.
 
 test: $(STAMP) system clients lint  ## Lint, then run all tests (quick and slow)
 	$(BIN)/python -m pytest -m "not slow"
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 0 -m slow
 
 fast: $(STAMP)  ## Run the quick tests only
 	$(BIN)/python -m pytest -m "not slow"

@@ -107,7 +107,8 @@ def test_a_loaded_encoder_predicts_the_same(
     assert loaded.history_ == encoder.history_
     assert loaded.stimulus_ids_ == sorted(recording.stimulus_ids)
     few = [str(i) for i in recording.stimulus_ids[[5, 2]]]
-    np.testing.assert_allclose(loaded.predict(features, few), encoder.predict(features)[[5, 2]], atol=1e-6)
+    # Another batch is another order of additions.
+    np.testing.assert_allclose(loaded.predict(features, few), encoder.predict(features)[[5, 2]], atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])
