@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from decoders import BrainDecoder, LatentDecoder
-from recordings import Recording, Space
-from recordings.artifacts import read_config
-from recordings.coordinates import ROI_SEPARATOR
+from recordings import Recording
+from recordings.artifacts import ROI, read_config, recording_of
+from recordings.errors import ArtifactError
 from recordings.events import OnEvent, Stop
-from recordings.standardise import STANDARDISED
 from studies.pictures.fitting import ROWS, PictureDecoder
 from studies.pictures.targets import SOURCES, Sources
 
@@ -28,13 +26,16 @@ class Brain:
     ----------
     folder : of a `BrainDecoder` or a `LatentDecoder`.
 
+    Raises
+    ------
+    ArtifactError : no decoder there, or one of regions that was saved without them.
+
     Attributes
     ----------
     fitted : the decoder with the models whose states it decodes; None for a `LatentDecoder`. drawable : whether its
         folder names these models.
     fields : what `recordings.artifacts.recording_fields` remembers of the training recording.
-    targets : of each regression by name, the shape of one row. rois : number of units by region, where a target is
-        decoded from that region alone.
+    targets : of each regression by name, the shape of one row.
     """
 
     def __init__(self, folder: Path):
@@ -44,25 +45,15 @@ class Brain:
             sources = Sources.load(folder) if self.drawable else Sources()
             self.fitted = PictureDecoder(BrainDecoder.from_pretrained(str(folder)), sources, folder)
             self.parts, self.fields = self.fitted.decoder.decoders_, self.fitted.decoder.recording_
+            if ROI not in self.fields and any(names is not None for names in self.fitted.decoder.rois.values()):
+                raise ArtifactError("decodes regions, and was saved without them", where=folder, remedy="Fit it again")
         else:
             self.drawable = False
             self.parts = {FEATURES: LatentDecoder.from_pretrained(str(folder))}
             self.fields = self.parts[FEATURES].training_
         self.targets = {name: tuple(part.feature_shape_) for name, part in self.parts.items()}
-        members = self._members()
-        alone = [names[0] for names in self._regions().values() if len(names) == 1]
-        self.rois = {name: int(members[name].sum()) for name in alone}
-        labels = [
-            ROI_SEPARATOR.join(n for n, m in members.items() if m[k]) for k in range(len(self.fields["neuroid_ids"]))
-        ]
         # Columns of text are slow to make, and the same each time.
-        self._like = Recording(
-            np.zeros((1, len(labels)), np.float32),
-            {"stimulus_id": [""]},
-            pd.DataFrame({"neuroid_id": self.fields["neuroid_ids"], "roi": labels}),
-            space=Space.from_dict(self.fields["space"]),
-            attrs={STANDARDISED: self.fields[STANDARDISED]} if STANDARDISED in self.fields else {},
-        )
+        self._like = recording_of(self.fields, np.zeros((1, len(self.fields["neuroid_ids"])), np.float32), [""])
 
     def predict(
         self,
@@ -92,22 +83,3 @@ class Brain:
             part = rows[start : start + ROWS]
             ids = {"stimulus_id": [str(number) for number in range(len(part))]}
             yield Recording(part, ids, like.neuroids, space=like.space, attrs=like.attrs)
-
-    def _regions(self) -> Mapping[str, Sequence[str]]:
-        """Regions of each target that is not decoded from all units."""
-        rois = self.fitted.decoder.rois if self.fitted else {}
-        return {name: regions for name, regions in rois.items() if regions is not None}
-
-    def _members(self) -> dict[str, np.ndarray]:
-        """Units of each region, bool (unit,), such that the regions of every target have the units of its fit.
-
-        An artifact keeps the units of each target, not of each region: a region is taken to have all units that every
-        target has that is decoded from it. That is too many for one region of several, and right for their union.
-        """
-        ids = np.array(self.fields["neuroid_ids"], object)
-        members: dict[str, np.ndarray] = {}
-        for target, names in self._regions().items():
-            inside = np.isin(ids, self.parts[target].training_["neuroid_ids"])
-            for name in names:
-                members[name] = members.get(name, True) & inside
-        return members

@@ -92,7 +92,7 @@ class DecoderModel:
             self.memory_bytes,
             targets=targets,
             presets=self.presets,
-            rois=self.brain.rois,
+            rois=self.units.sizes(),
             card=card,
             license=license,
         )

@@ -49,6 +49,10 @@ class Units:
         """Units of each region, bool (unit,)."""
         return memberships(pd.Series(self.rois)) if self.rois else {}
 
+    def sizes(self) -> dict[str, int]:
+        """Number of units of each region."""
+        return {name: int(mask.sum()) for name, mask in self.members().items()}
+
     def columns(self, rois: Sequence[str]) -> np.ndarray:
         """Numbers of the units of some regions, in order, all for none; `UnknownNameError` for another region."""
         if not rois:

@@ -39,7 +39,7 @@ class EncoderModel:
         _move(self.encoder, device)
         self.units = Units.of(self.encoder.recording_)
         self.spaces = wanted_spaces(self.encoder)
-        self._extractors: dict[str, Any] = {}
+        self._extractors: dict[tuple[str, str], Any] = {}
         # A model whose networks are not here still answers those who send features.
         self._recipes = {space.label: self._find(space, device) for space in self.spaces}
 
@@ -53,9 +53,8 @@ class EncoderModel:
         """What it takes and gives."""
         card, license = read_card(self.entry.folder)
         features = tuple(describe_space(space, self._recipes[space.label]) for space in self.spaces)
-        rois = {name: int(mask.sum()) for name, mask in self.units.members().items()}
         delays = tuple(self.encoder.delays or ())
-        how: dict[str, Any] = {"rois": rois, "card": card, "license": license, "delays": delays}
+        how: dict[str, Any] = {"rois": self.units.sizes(), "card": card, "license": license, "delays": delays}
         return Description(self.entry, self.units, self.memory_bytes, features, **how)
 
     def warm_up(self) -> None:
@@ -64,7 +63,7 @@ class EncoderModel:
         if len(found) == len(self.spaces):
             first = found[0]
             grey = np.full((64, 64, 3), 127, np.uint8)
-            n = first.n_frames or first.extractor.backbone.n_frames
+            n = first.clip
             item = EncodeItem(clips=[np.stack([grey] * n)]) if n else EncodeItem(images=[grey])
         else:
             item = EncodeItem(features={s.label: np.zeros((1, *s.shape), np.float32) for s in self.spaces})

@@ -48,15 +48,16 @@ def scene_features(scenes: Stimuli, tmp_path_factory: pytest.TempPathFactory) ->
     return extract(extractor, scenes, tmp_path_factory.mktemp("features") / "f.zarr", [LAYER], "pooled")[LAYER]
 
 
-def fit_encoder(features: Features, seed: int = 0) -> RidgeEncoder:
-    """Ridge of `N_UNITS` mixtures of the features."""
+def fit_encoder(features: Features, seed: int = 0, **options: Any) -> RidgeEncoder:
+    """Ridge of `N_UNITS` mixtures of the features, of their averages over tokens if there are tokens."""
     rng = np.random.default_rng(seed)
     values = features.read()
+    values = values.mean(1) if values.ndim == 3 else values
     responses = (values - values.mean(0)) @ rng.standard_normal((values.shape[1], N_UNITS))
     responses += rng.standard_normal(responses.shape)
     neuroids = pd.DataFrame({"neuroid_id": [f"v{i}" for i in range(N_UNITS)], "roi": ["A"] * 30 + ["B"] * 10})
     recording = Recording(responses, {"stimulus_id": list(features.stimulus_ids)}, neuroids)
-    return RidgeEncoder(alphas=(1e3,), cv=2, device="cpu").fit(features, recording)
+    return RidgeEncoder(alphas=(1e3,), cv=2, device="cpu", **options).fit(features, recording)
 
 
 @pytest.fixture(scope="session")

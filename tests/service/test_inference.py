@@ -29,7 +29,6 @@ from .conftest import ENCODER, N_UNITS
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = np.random.default_rng(3).standard_normal((4, 5)).astype(np.float32)
-ROIS = {"V1": slice(0, 2), "V4": slice(2, 5)}
 
 
 class LinearEngine:
@@ -67,7 +66,6 @@ class LinearEngine:
         else:
             X = sum(features.reshape(len(features), 4) for features in item.features.values())
         Y = X @ WEIGHTS
-        Y = np.concatenate([Y[:, ROIS[roi]] for roi in item.rois], 1) if item.rois else Y
         return SimpleNamespace(
             responses=Y, entry=SimpleNamespace(key=SimpleNamespace(name=name, version=version or "2"))
         )
@@ -192,17 +190,27 @@ def test_several_spaces_are_inputs_of_their_own(features: np.ndarray) -> None:
         infer(raw({"high": features, "low": features[:2].reshape(2, 2, 2)}, "two"))
 
 
-def test_regions_select_units(features: np.ndarray) -> None:
-    request = raw({"features": features})
-    request.parameters["rois"].string_param = "V4, V1"
-    answer = infer(request)
-    assert list(answer.outputs[0].shape) == [3, 5]
-    request.parameters["rois"].string_param = "V4"
-    answer = infer(request)
-    expected = features @ WEIGHTS[:, 2:]
-    np.testing.assert_allclose(
-        np.frombuffer(answer.raw_output_contents[0], np.float32).reshape(3, 3), expected, rtol=1e-5
-    )
+def test_regions_select_units(encoder_folder: Path, serving: Any, scene_features: Features) -> None:
+    request = raw({"features": scene_features.read()[:3]}, ENCODER)
+    expected = load_encoder(encoder_folder / ENCODER).predict(scene_features)[:3]
+
+    async def run() -> list[np.ndarray]:
+        found = []
+        async with (
+            serving(encoder_folder) as engine,
+            listening(engine) as address,
+            grpc.aio.insecure_channel(address) as channel,
+        ):
+            for rois in ("B, A", "B"):
+                request.parameters["rois"].string_param = rois
+                answer = await Stub(channel).ModelInfer(request, timeout=20)
+                values = np.frombuffer(answer.raw_output_contents[0], np.float32)
+                found.append(values.reshape(list(answer.outputs[0].shape)))
+        return found
+
+    both, one = asyncio.run(run())
+    np.testing.assert_allclose(both, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(one, expected[:, 30:], rtol=1e-5, atol=1e-5)
 
 
 def test_timeout_becomes_the_deadline(features: np.ndarray) -> None:

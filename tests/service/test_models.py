@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 
 from decoders import Reconstructions
-from encoders import Features, RidgeEncoder, load_encoder
-from recordings import Recording, Subject
+from encoders import FeatureExtractor, Features, RidgeEncoder, extract, load_encoder
+from recordings import Recording, Stimuli, Subject
 from recordings.errors import ArtifactError, Cancelled, InputError, ShapeError, UnknownNameError
 from recordings.events import Event
 from service.errors import BudgetError, DamagedModelError, WrongUnitsError
@@ -22,7 +24,7 @@ from service.models.encoder import EncoderModel
 from service.repository import ModelRepository
 from studies.pictures.drawing import Drawing, reconstruct
 
-from .conftest import DECODER, ENCODER, LATENT, LAYER
+from .conftest import DECODER, ENCODER, LATENT, LAYER, fit_encoder
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*tokens and is cut"),
@@ -76,10 +78,51 @@ def test_pictures_give_what_extract_and_predict_give(
     np.testing.assert_allclose(fed, local, rtol=0, atol=1e-4)
 
 
-def test_the_read_out_is_found_by_the_fingerprint(encoder: EncoderModel, scene_features: Features) -> None:
+def test_the_artifact_tells_how_features_are_made(encoder: EncoderModel, scene_features: Features) -> None:
     [space] = encoder.describe().features
     assert (space.uri, space.layer, space.readout) == ("miniature:backbone", LAYER, "pooled")
     assert space.shape == scene_features.shape[1:] and space.fingerprint == scene_features.fingerprint()
+
+
+def test_an_artifact_that_tells_it_not_or_of_other_weights_asks_for_features(
+    encoder_folder: Path, pictures: list[np.ndarray], scene_features: Features, tmp_path: Path
+) -> None:
+    asked = [EncodeItem(images=pictures[:1]), EncodeItem(features={"": scene_features.read(slice(0, 1))})]
+    for name, error in (("space", InputError), ("weights", ArtifactError)):
+        shutil.copytree(encoder_folder / ENCODER, tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        if name == "space":
+            del config["bands"][0]["space"]
+        else:
+            other = Features(np.empty((1, 192), np.float32), ["any"], scene_features.attrs | {"weights": "others"})
+            config["bands"][0] |= {"space": other.space(), "fingerprint": other.fingerprint()}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+        model = load_model(ModelRepository(tmp_path).find(name), "cpu")
+        model.warm_up()
+        assert isinstance(model, EncoderModel)
+        refused, answered = model.encode(asked)
+        assert isinstance(refused, error) and answered.shape == (1, 40)
+        [space] = model.describe().features
+        assert space.uri == "" and "end features" in space.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["srp:20", "pca:5"])
+def test_random_projections_are_made_again_and_components_of_data_are_not(
+    asked: str, scenes: Stimuli, pictures: list[np.ndarray], tmp_path: Path
+) -> None:
+    extractor = FeatureExtractor.from_uri("miniature:backbone", "cpu")
+    features = extract(extractor, scenes, tmp_path / "f.zarr", [LAYER], "tokens", reduction=asked)[LAYER]
+    encoder = fit_encoder(features, pool=True)
+    encoder.save_pretrained(tmp_path / "models" / "reduced")
+    model = load_model(ModelRepository(tmp_path / "models").find("reduced"), "cpu")
+    model.warm_up()
+    assert isinstance(model, EncoderModel)
+    [found] = model.encode([EncodeItem(images=pictures[:2])])
+    if asked.startswith("pca"):
+        assert isinstance(found, InputError) and "pca:5" in str(found)
+    else:
+        np.testing.assert_allclose(found, encoder.predict(features, list(scenes.ids[:2])), rtol=0, atol=1e-4)
 
 
 def test_an_item_that_is_wrong_fails_alone(
@@ -157,7 +200,7 @@ def test_regions_are_those_of_the_fit(decoder: DecoderModel, responses: Recordin
     truth = decoder.brain.fitted.decoder.predict(responses.take([0, 1]))  # type: ignore[union-attr]
     found = decoder.brain.predict(responses.values[:2], list(truth))
     assert all(np.array_equal(found[name], truth[name]) for name in truth)
-    assert decoder.describe().rois == {"z": 60, "c": 60, "depth": 60, "embedding": 60}
+    assert decoder.describe().rois == {name: int(responses.roi_mask(name).sum()) for name in responses.rois}
 
 
 @pytest.mark.slow
