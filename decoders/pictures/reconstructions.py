@@ -31,8 +31,8 @@ class Reconstructions:
     stimulus_ids : (n,) names of those that were reconstructed.
     images : uint8 (n, sample, H, W, 3).
     failed : stimulus id to the reason why there is no picture of it.
-    settings : preset, generator, its fingerprint, seed; JSON values. Strength and guidance of the preset are one
-        number, or one a row of `stimulus_ids`.
+    settings : preset, generator, its fingerprint, seed; JSON values. The seed, and strength and guidance of the
+        preset, are one number, or one a row of `stimulus_ids`.
     """
 
     stimulus_ids: list[str]

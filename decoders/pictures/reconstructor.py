@@ -84,7 +84,8 @@ class ImageReconstructor:
         self,
         inputs: DecodedInputs,
         *,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        keys: Sequence[str] | None = None,
         batch_size: int = 8,
         preview_every: int = 0,
         allow_long: bool = False,
@@ -93,12 +94,15 @@ class ImageReconstructor:
     ) -> Reconstructions:
         """Make `samples` pictures of each brain.
 
-        Random numbers of a picture depend on the seed, its stimulus id and its sample alone, so that neither order nor
-        batch matters. A brain with a broken input (see `DecodedInputs.broken`), or whose picture is not finite, goes to
+        Random numbers of a picture depend on its seed, its key and its sample alone, so that neither order nor batch
+        matters. A brain with a broken input (see `DecodedInputs.broken`), or whose picture is not finite, goes to
         `failed`; the others are finished.
 
         Parameters
         ----------
+        seed : one for all, or (n,), one a brain.
+        keys : (n,) names for the random numbers, which need not be unique; by default the stimulus ids. So brains of
+            several subjects or requests that saw one stimulus are drawn together as each would be alone.
         batch_size : pictures made together.
         preview_every : with every so many steps the event "reconstruct" has in its payload a "preview", uint8
             (picture, H, W, 3), of the picture as it is foreseen, beside its "stimulus_ids" and "samples"; 0 for none.
@@ -107,15 +111,14 @@ class ImageReconstructor:
 
         Raises
         ------
-        InputError, ShapeError, DuplicateIdError : see `DecodedInputs.check`; options out of range.
+        InputError, ShapeError, DuplicateIdError : see `DecodedInputs.check`; options out of range, or not one a brain.
         NotFiniteError : not one brain could be reconstructed. Cancelled : `stop` answered True.
         """
         preset, n = self.preset, len(inputs)
         check_count("batch_size", batch_size)
         check_count("preview_every", preview_every, 0)
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-            raise InputError(f"seed={seed!r}", remedy="Give a whole number")
         inputs.check(self.generator, preset)
+        names = _random_names(seed, keys, [str(i) for i in inputs.stimulus_ids])
         strength, guidance = (_each(name, getattr(preset, name), n) for name in ("strength", "guidance"))
         failed = inputs.broken(preset.needs, self.generator)
         jobs = [
@@ -133,7 +136,7 @@ class ImageReconstructor:
         unconditional = self._unconditional(guidance)
         images = np.zeros((n, preset.samples, *self.generator.image_size, 3), np.uint8)
         for number, part in enumerate(parts):
-            batch = self._batch(inputs, part, seed, failed)
+            batch = _batch(inputs, part, names, failed)
             progress = _Progress(
                 self.generator, batch, sum(counts[:number]), sum(counts), preview_every, on_event, stop
             )
@@ -147,14 +150,7 @@ class ImageReconstructor:
             first = next(iter(failed))
             raise NotFiniteError(f"stimulus {first!r}: {failed[first]}, and none of {n} is better")
         ids = [str(inputs.stimulus_ids[row]) for row in kept]
-        return Reconstructions(ids, images[kept], failed, self._settings(int(seed), kept))
-
-    def _batch(
-        self, inputs: DecodedInputs, jobs: Sequence[tuple[int, int]], seed: int, failed: dict[str, str]
-    ) -> _Batch:
-        rows, samples = [row for row, _ in jobs], [sample for _, sample in jobs]
-        noise = [torch_generator(seed, str(inputs.stimulus_ids[row]), sample) for row, sample in jobs]
-        return _Batch(rows, samples, inputs.select(rows), noise, failed)
+        return Reconstructions(ids, images[kept], failed, self._settings(seed, kept))
 
     def _latents(
         self,
@@ -218,13 +214,13 @@ class ImageReconstructor:
             return None
         return torch.as_tensor(self.generator.encode_text([""])[0])
 
-    def _settings(self, seed: int, kept: Sequence[int]) -> dict[str, Any]:
+    def _settings(self, seed: int | Sequence[int], kept: Sequence[int]) -> dict[str, Any]:
         preset = self.preset.to_config()
         # One value a brain, as there is one picture a brain.
         preset |= {k: [preset[k][row] for row in kept] for k in ("strength", "guidance") if np.ndim(preset[k])}
         return {
             "preset": preset,
-            "seed": seed,
+            "seed": int(seed) if isinstance(seed, int | np.integer) else [int(seed[row]) for row in kept],
             "generator": self.generator.name,
             "fingerprint": self.generator.fingerprint,
         }
@@ -270,6 +266,27 @@ def refuse_long(reconstructor: ImageReconstructor, one: DecodedInputs, n: int, w
         where="inputs",
         remedy="Take a GPU, fewer brains, steps or samples, or allow_long (--allow-long)",
     )
+
+
+def _batch(
+    inputs: DecodedInputs, jobs: Sequence[tuple[int, int]], names: Sequence[tuple[int, str]], failed: dict[str, str]
+) -> _Batch:
+    rows, samples = [row for row, _ in jobs], [sample for _, sample in jobs]
+    noise = [torch_generator(*names[row], sample) for row, sample in jobs]
+    return _Batch(rows, samples, inputs.select(rows), noise, failed)
+
+
+def _random_names(seed: int | Sequence[int], keys: Sequence[str] | None, ids: Sequence[str]) -> list[tuple[int, str]]:
+    """Seed and key of the random numbers of each brain."""
+    seeds: list[Any] = [seed] * len(ids) if np.ndim(seed) == 0 else list(seed)  # type: ignore[arg-type]
+    for value in seeds:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise InputError(f"seed={value!r}", remedy="Give a whole number")
+    chosen = ids if keys is None else [str(key) for key in keys]
+    for name, values in (("seed", seeds), ("keys", chosen)):
+        if len(values) != len(ids):
+            raise ShapeError(f"{len(values)} values for {len(ids)} brains", where=name, remedy="Give one a brain")
+    return [(int(value), key) for value, key in zip(seeds, chosen, strict=True)]
 
 
 def _each(name: str, value: ArrayLike, n: int) -> np.ndarray:

@@ -77,6 +77,27 @@ def test_a_batch_of_eight_is_eight_single_runs(make: Make) -> None:
     assert torch.allclose(found[0], torch.cat(found[1:]), atol=1e-4)
 
 
+def test_brains_of_several_requests_are_drawn_together_as_each_would_be_alone(make: Make) -> None:
+    reconstructor = ImageReconstructor(make("controlnet", "adapter"), steps=5, samples=2)
+    inputs, keys, seeds = make_inputs(3), ["same", "same", "other"], [4, 5, 4]
+    made = reconstructor.reconstruct(inputs, seed=seeds, keys=keys, batch_size=4)
+    assert made.settings["seed"] == seeds
+    for row, (seed, key) in enumerate(zip(seeds, keys, strict=True)):
+        one = replace(inputs.select([row]), stimulus_ids=[key])
+        alone = reconstructor.reconstruct(one, seed=seed).images
+        assert np.array_equal(reconstructor.reconstruct(one, seed=[seed], keys=[key]).images, alone)
+        assert np.abs(made.images[row].astype(int) - alone[0]).max() <= 1
+    twins = replace(inputs.select([0, 0, 0]), stimulus_ids=["a", "b", "c"])
+    made = reconstructor.reconstruct(twins, seed=[4, 5, 4], keys=["same"] * 3)
+    assert np.abs(made.images[0].astype(int) - made.images[2]).max() <= 1
+    assert np.abs(made.images[0].astype(int) - made.images[1]).mean() > 1
+    for wrong in ({"seed": [1, 2]}, {"keys": ["a"]}):
+        with pytest.raises(ShapeError, match="for 3 brains"):
+            reconstructor.reconstruct(inputs, **wrong)
+    with pytest.raises(InputError, match="seed"):
+        reconstructor.reconstruct(inputs, seed=[1, 2, True])
+
+
 def test_reprojection_is_image_to_image_of_the_decoded_z(make: Make) -> None:
     generator, inputs = make(), make_inputs(1)
     assert inputs.z is not None
