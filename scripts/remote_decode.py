@@ -71,7 +71,7 @@ def image(
     whole, failed = _apart(rows)
     settings = dict(whole[0].settings)
     chosen = {name: settings.pop(name) for name in ("strength", "guidance", "steps", "samples") if name in settings}
-    described = {
+    described: dict[str, Any] = {
         "preset": {"name": settings.pop("preset", preset), **chosen},
         **settings,
         "captions": {},
@@ -80,7 +80,7 @@ def image(
     made = Reconstructions([row.stimulus_id for row in whole], _stacked(whole, "images"), failed, described)
     with atomic_path(out, overwrite=overwrite) as part:
         made.save(part)
-    summary = {"preset": described["preset"]["name"], "generator": settings.get("generator"), **chosen}
+    summary: dict[str, Any] = {"preset": described["preset"]["name"], "generator": settings.get("generator"), **chosen}
     return {"out": out, **summary, "pictures": len(made)} | ({"failed": failed} if failed else {})
 
 

@@ -151,7 +151,7 @@ def score(
     if (features is None) == (model is None) or (recording is None) == (rdms is None):
         raise typer.BadParameter("needs one of --features and --model, and one of --recording and --rdms")
     given = {"features": features, "stimuli": stimuli, "recording": recording, "rdms": rdms}
-    places = {
+    places: dict[str, Any] = {
         kind: on_server(client, run, place, kind, consent, license, days)
         for kind, place in given.items()
         if place is not None

@@ -80,10 +80,8 @@ def encode(
     if stimuli is not None:
         shown = open_stimuli(stimuli)
         ids, uri = shown.ids, next((space.uri for space in described.features), "")
-        # One by one, so that pictures that do not fit into memory need not.
-        pixels = (shown.load(position) for position in range(len(shown)))
-        kind = "clips" if len(shown) and shown.load(0).ndim == 4 else "images"
-        values = client.encode(model, **{kind: pixels}, on_event=run.on_event)
+        asked: dict[str, Any] = {"clips" if len(shown) and shown.load(0).ndim == 4 else "images": shown}
+        values = client.encode(model, **asked, on_event=run.on_event)
     else:
         given = open_stores(features or [], layer or ())
         first = next(iter(given.values()))

@@ -39,7 +39,7 @@ def _connection(name: str, annotation: Any, default: Any, help_text: str, env: s
     option = typer.Option(
         f"--{name}", help=help_text, envvar=env, rich_help_panel=CONNECTION, show_default=bool(default)
     )
-    annotated = Annotated[annotation, option]  # type: ignore[valid-type]
+    annotated = Annotated[annotation, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotated)
 
 

@@ -101,12 +101,12 @@ class Client:
     delete = blocking(AsyncClient.delete)
     jobs = blocking(AsyncClient.jobs)
 
-    @functools.wraps(AsyncClient.submit)
     def submit(self, verb: str, /, key: str | None = None, **arguments: Any) -> RemoteJob:
+        """Queue a long verb; see `AsyncClient.submit`."""
         return RemoteJob(self._loop, self._loop.run(self._own.submit(verb, key, **arguments)))
 
-    @functools.wraps(AsyncClient.job)
     def job(self, id: str) -> RemoteJob:
+        """A job that was submitted before; see `AsyncClient.job`."""
         return RemoteJob(self._loop, self._loop.run(self._own.job(id)))
 
 
