@@ -70,8 +70,9 @@ def image(
     )
     whole, failed = _apart(rows)
     settings = dict(whole[0].settings)
-    chosen = {name: settings.pop(name) for name in ("strength", "guidance", "steps", "samples") if name in settings}
-    described: dict[str, Any] = {
+    names = [name for name in ("strength", "guidance", "steps", "samples") if name in settings]
+    chosen: dict[str, Any] = {name: settings.pop(name) for name in names}
+    described = {
         "preset": {"name": settings.pop("preset", preset), **chosen},
         **settings,
         "captions": {},
@@ -80,7 +81,7 @@ def image(
     made = Reconstructions([row.stimulus_id for row in whole], _stacked(whole, "images"), failed, described)
     with atomic_path(out, overwrite=overwrite) as part:
         made.save(part)
-    summary: dict[str, Any] = {"preset": described["preset"]["name"], "generator": settings.get("generator"), **chosen}
+    summary = {"preset": described["preset"]["name"], "generator": settings.get("generator"), **chosen}
     return {"out": out, **summary, "pictures": len(made)} | ({"failed": failed} if failed else {})
 
 
