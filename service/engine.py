@@ -92,6 +92,11 @@ class _Watched:
         if not self.left.is_set():
             self.loop.call_soon_threadsafe(self._put, event)
 
+    def give(self, row: DecodedRow) -> None:
+        """Called from the thread of the model, perhaps twice for one row."""
+        if not self.left.is_set():
+            self.loop.call_soon_threadsafe(self.events.put_nowait, row)
+
     def _put(self, event: Event) -> None:
         payload = event.payload
         found: list[DecodeEvent] = [Stepped(event.stage, event.done, event.total)]
@@ -200,7 +205,7 @@ class Engine:
     async def decode(
         self, name: str, version: str, item: DecodeItem, *, deadline: float | None = None
     ) -> AsyncGenerator[DecodeEvent, None]:
-        """Events of decoding: `Accepted`, `Stepped` and `Previewed`, a `DecodedRow` a row, `Summary`.
+        """Events of decoding: `Accepted`, `Stepped` and `Previewed`, a `DecodedRow` a row when it is done, `Summary`.
 
         Whoever leaves the iterator (``aclose``) stops the work at its next step, and nobody else's.
 
@@ -227,16 +232,22 @@ class Engine:
             if work.done():
                 work.result()
             yield Accepted(watched.position, entry)
-            while (event := await watched.events.get()) is not None:
-                yield event
-            rows: list[DecodedRow] = work.result()
+            told: set[str] = set()
+            failed, settings = 0, {}  # type: int, Mapping[str, Any]
+            # What is drawn with it may take longer.
+            while len(told) < len(item):
+                event = await watched.events.get()
+                for each in work.result() if event is None else [event]:
+                    if isinstance(each, DecodedRow):
+                        if each.stimulus_id in told:
+                            continue
+                        told.add(each.stimulus_id)
+                        failed += each.failure is not None
+                        settings = settings or each.settings
+                    yield each
             ended = loop.time()
-            for row in rows:
-                yield row
-            failed = sum(row.failure is not None for row in rows)
-            settings = next((row.settings for row in rows if row.settings), {})
             started = watched.started or ended
-            yield Summary(len(rows) - failed, failed, settings, started - began, ended - started)
+            yield Summary(len(told) - failed, failed, settings, started - began, ended - started)
         finally:
             watched.left.set()
             work.cancel()
@@ -312,7 +323,11 @@ class Engine:
             for watched in batch:
                 watched.started = watched.loop.time()
             return await self.runner.decode(
-                key, [w.item for w in batch], [w.tell for w in batch], [w.left.is_set for w in batch]
+                key,
+                [w.item for w in batch],
+                [w.tell for w in batch],
+                [w.left.is_set for w in batch],
+                [w.give for w in batch],
             )
 
         return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,6 +142,9 @@ class DecodedRow:
     targets: Mapping[str, np.ndarray] | None = None
     failure: Exception | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+OnRow = Callable[[DecodedRow], None]
 
 
 def _check_pixels(pixels: np.ndarray, where: str, ndim: int) -> None:

@@ -20,7 +20,7 @@ from .errors import BudgetError, BusyError, DamagedModelError
 from .repository import ModelEntry, ModelKey, ModelRepository, signature_of
 
 if TYPE_CHECKING:
-    from .items import DecodeItem, EncodeItem
+    from .items import DecodeItem, EncodeItem, OnRow
     from .models import Description
 
 log = logging.getLogger("penfield.models")
@@ -77,8 +77,12 @@ class Runner(Protocol):
         batch: Sequence[DecodeItem],
         on_events: Sequence[OnEvent | None],
         stops: Sequence[Stop | None],
+        on_rows: Sequence[OnRow | None],
     ) -> list[Any]:
-        """Rows or an exception for each item; events may come from any thread."""
+        """Rows or an exception for each item; events, and rows as they are done, may come from any thread.
+
+        A row may be told again where memory was short.
+        """
 
     async def describe(self, key: ModelKey) -> Description:
         """What it takes and gives."""
@@ -171,9 +175,10 @@ class LocalRunner:
         batch: Sequence[DecodeItem],
         on_events: Sequence[OnEvent | None],
         stops: Sequence[Stop | None],
+        on_rows: Sequence[OnRow | None],
     ) -> list[Any]:
-        """Rows or an exception for each item; events come from the model's thread."""
-        watched = list(zip(batch, on_events, stops, strict=True))
+        """Rows or an exception for each item; events, and rows as they are done, come from the model's thread."""
+        watched = list(zip(batch, on_events, stops, on_rows, strict=True))
         return await self._run(
             key, lambda model: _in_halves(lambda part, **how: model.decode(*zip(*part, strict=True), **how), watched)
         )

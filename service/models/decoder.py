@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from decoders.depth import check_depth
 from decoders.pictures import PRESETS
 from decoders.pictures.presets import find_preset
-from recordings.errors import ArtifactError, Cancelled, NotFiniteError, PenfieldError, UnknownNameError
-from recordings.events import OnEvent, Stop, report
+from recordings.errors import ArtifactError, PenfieldError
+from recordings.events import OnEvent, Stop
 from studies.pictures.drawing import Drawing
-from studies.pictures.fitting import layers_of
 from studies.pictures.targets import targets_of
 
 from ..errors import BudgetError
-from ..items import CAPTION, DEPTH, IMAGE, TARGETS, DecodedRow, DecodeItem
+from ..items import CAPTION, DEPTH, IMAGE, TARGETS, DecodedRow, DecodeItem, OnRow
 from ..repository import ModelEntry
 from .brains import Brain
 from .description import DecodedTarget, Description, Units, check_units, read_card
 from .drawing import TOKENS, Cost, Networks
 from .memory import is_out_of_memory
+from .together import Job, drawing_of, make_rows
 
 CHUNK = Drawing.batch_size
 MAX_SECONDS = 3600.0
 MAX_BYTES = 8 * 2**30
-
-
-@dataclass(frozen=True)
-class _Job:
-    """An item that can be decoded: which regressions it takes, how it is drawn, and who watches."""
-
-    item: DecodeItem
-    names: tuple[str, ...]
-    watched: Mapping[str, Any]
 
 
 class DecoderModel:
@@ -117,7 +105,7 @@ class DecoderModel:
             return Cost()
         reconstructor = None
         if IMAGE in item.outputs:
-            reconstructor = _drawing(item, chunk).reconstructor(self.networks.generator(find_preset(item.preset)))
+            reconstructor = drawing_of(item, chunk).reconstructor(self.networks.generator(find_preset(item.preset)))
         return self.networks.cost(reconstructor, len(item), CAPTION in item.outputs, chunk)
 
     def decode(
@@ -125,43 +113,59 @@ class DecoderModel:
         batch: Sequence[DecodeItem],
         on_events: Sequence[OnEvent | None],
         stops: Sequence[Stop | None],
+        on_rows: Sequence[OnRow | None],
         chunk: int = CHUNK,
     ) -> list[list[DecodedRow] | Exception]:
         """The rows of each item, decoded, or why there are none.
 
-        Regressions of all items are computed together, all else for one item after the other, so that one can be
-        stopped without the others. Alone, an item gives what `studies.pictures.drawing.reconstruct` gives, bit for bit.
+        Items with equal settings are decoded and drawn together, whatever their seeds and stimulus ids; one that is
+        stopped is left out of the next pictures, and the others go on. Alone, an item gives what
+        `studies.pictures.drawing.reconstruct` gives, bit for bit.
 
         Parameters
         ----------
         on_events : told the progress of each item; the event "reconstruct" has previews as in `ImageReconstructor`.
         stops : asked at every step whether an item is still wanted.
+        on_rows : given each row of an item when it is done, before all are.
         chunk : pictures drawn together.
         """
-        results: list[Any] = [None] * len(batch)
-        jobs: dict[int, _Job] = {}
-        for number, (item, on_event, stop) in enumerate(zip(batch, on_events, stops, strict=True)):
+        watchers = zip(batch, on_events, stops, on_rows, strict=True)
+        jobs = [Job(item, on_event, stop, on_row) for item, on_event, stop, on_row in watchers]
+        alike: dict[tuple[object, ...], list[Job]] = {}
+        for job in jobs:
             try:
-                report(None, stop, "decode", 0, 1)
-                jobs[number] = _Job(item, self._check(item, chunk), {"on_event": on_event, "stop": stop})
+                if not job.left:
+                    job.names = self._check(job.item, chunk)
+                    alike.setdefault(job.item.settings, []).append(job)
             except PenfieldError as error:
-                results[number] = error
+                job.error = error
+        self._predict([job for group in alike.values() for job in group])
+        for group in alike.values():
+            self._make(group, chunk)
+        return [job.result for job in jobs]
+
+    def _predict(self, jobs: Sequence[Job]) -> None:
+        """The regressions of all jobs, computed together."""
         if not jobs:
-            return results
-        names = list(dict.fromkeys(name for job in jobs.values() for name in job.names))
-        rows = np.concatenate([job.item.responses for job in jobs.values()]).astype(np.float32, copy=False)
+            return
+        names = list(dict.fromkeys(name for job in jobs for name in job.names))
+        rows = np.concatenate([job.item.responses for job in jobs]).astype(np.float32, copy=False)
         decoded = self.brain.predict(rows, names)
-        end = 0
-        for number, job in jobs.items():
-            start, end = end, end + len(job.item)
-            own = {name: decoded[name][start:end] for name in job.names}
-            try:
-                results[number] = self._rows(job, list(job.item.stimulus_ids), own, chunk)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                results[number] = error
-        return results
+        ends = np.cumsum([len(job.item) for job in jobs])
+        for job, end in zip(jobs, ends.tolist(), strict=True):
+            job.decoded = {name: decoded[name][end - len(job.item) : end] for name in job.names}
+
+    def _make(self, jobs: Sequence[Job], chunk: int) -> None:
+        """Finish jobs; where an unforeseen error ends them all, one by one, so that only those fail that must."""
+        try:
+            make_rows(self.networks, [row for job in jobs for row in job.missing], chunk)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            if len(jobs) == 1:
+                jobs[0].error = error
+            for job in jobs if len(jobs) > 1 else ():
+                self._make([job], chunk)
 
     # Checks ------------------------------------------------------------------------------------------------------
 
@@ -200,91 +204,3 @@ class DecoderModel:
                 remedy="Ask for targets, or for what DescribeModel names",
             )
         return wanted
-
-    # Rows --------------------------------------------------------------------------------------------------------
-
-    def _rows(self, job: _Job, ids: list[str], decoded: Mapping[str, np.ndarray], chunk: int) -> list[DecodedRow]:
-        """Rows of a job; where all at once fail, one by one, so that only those fail that must."""
-        try:
-            return self._together(job, ids, decoded, chunk)
-        except (Cancelled, UnknownNameError):
-            raise
-        except PenfieldError as error:
-            if len(ids) == 1:
-                return [DecodedRow(ids[0], failure=error)]
-        return [
-            row
-            for k, name in enumerate(ids)
-            for row in self._rows(job, [name], {t: values[k : k + 1] for t, values in decoded.items()}, chunk)
-        ]
-
-    def _together(self, job: _Job, ids: list[str], decoded: Mapping[str, np.ndarray], chunk: int) -> list[DecodedRow]:
-        outputs, n = job.item.outputs, len(ids)
-        found: dict[str, Any] = {name: [None] * n for name in ("caption", "images", "depth", "targets")}
-        failed: dict[str, str] = {}
-        settings: dict[str, Any] = {}
-        if TARGETS in outputs:
-            found["targets"] = [{name: values[k] for name, values in decoded.items()} for k in range(n)]
-        if DEPTH in outputs:
-            found["depth"] = self._depth(job, ids, decoded)
-        if IMAGE in outputs:
-            captions, made = self._draw(job, ids, decoded, chunk)
-            drawn = dict(zip(made.stimulus_ids, made.images, strict=True))
-            found["images"] = [drawn.get(name) for name in ids]
-            failed, settings = made.failed, _settings(made.settings)
-        elif CAPTION in outputs:
-            assert self.networks is not None
-            captions = self.networks.captioner().decode(decoded[TOKENS], ids, **job.watched)
-        if CAPTION in outputs:
-            found["caption"] = captions
-        return [
-            DecodedRow(name, failure=NotFiniteError(failed[name], where=name), settings=settings)
-            if name in failed
-            else DecodedRow(name, **{what: values[k] for what, values in found.items()}, settings=settings)
-            for k, name in enumerate(ids)
-        ]
-
-    def _depth(self, job: _Job, ids: list[str], decoded: Mapping[str, np.ndarray]) -> np.ndarray:
-        assert self.networks is not None
-        network = self.networks.depth()
-        if network is None:
-            return check_depth(decoded["depth"], ids)
-        return network.decode(layers_of("depth", decoded), ids, **job.watched)
-
-    def _draw(self, job: _Job, ids: list[str], decoded: Mapping[str, np.ndarray], chunk: int) -> tuple[Any, Any]:
-        """Captions, where they are asked for, and pictures."""
-        assert self.networks is not None
-        item, preset = job.item, find_preset(job.item.preset)
-        readers = self.networks.readers(preset, CAPTION in item.outputs)
-        drawing = _drawing(item, chunk)
-        reconstructor = drawing.reconstructor(readers.generator)
-        needed = {*targets_of(preset), *([TOKENS] if CAPTION in item.outputs else ())}
-        own = {name: values for name, values in decoded.items() if name.partition(".")[0] in needed}
-        inputs = readers.inputs(ids, own, seed=item.seed, **job.watched)
-        made = reconstructor.reconstruct(
-            inputs,
-            seed=item.seed,
-            batch_size=chunk,
-            preview_every=drawing.preview_every,
-            allow_long=True,
-            **job.watched,
-        )
-        return inputs.captions, made
-
-
-def _drawing(item: DecodeItem, chunk: int) -> Drawing:
-    return Drawing(
-        item.preset,
-        item.strength,
-        item.guidance,
-        item.steps,
-        item.samples,
-        batch_size=chunk,
-        preview_every=item.preview_every,
-    )
-
-
-def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    preset = settings["preset"]
-    chosen = {name: preset[name] for name in ("strength", "guidance", "steps", "samples")}
-    return {"preset": preset["name"], **chosen, "seed": settings["seed"], "generator": settings["generator"]}

@@ -20,9 +20,10 @@ from recordings.events import OnEvent, Stop
 from studies.scale.ray_cluster import ray_cluster
 
 from ..errors import BusyError, DamagedModelError, UnavailableError
+from ..items import OnRow
 from ..repository import ModelEntry, ModelKey, ModelRepository
 from ..runner import ModelState
-from .replica import EVENT, MakeRunner, Replica, local_runner
+from .replica import EVENT, RESULTS, ROW, MakeRunner, Replica, local_runner
 
 log = logging.getLogger("penfield.server")
 
@@ -122,29 +123,36 @@ class RayRunner:
             return found
 
     async def decode(
-        self, key: ModelKey, batch: Sequence[Any], on_events: Sequence[OnEvent | None], stops: Sequence[Stop | None]
+        self,
+        key: ModelKey,
+        batch: Sequence[Any],
+        on_events: Sequence[OnEvent | None],
+        stops: Sequence[Stop | None],
+        on_rows: Sequence[OnRow | None],
     ) -> list[Any]:
         """As `LocalRunner.decode`; UnavailableError if the worker is lost.
 
-        Events arrive on the event loop. A stop reaches the worker within `STOP_SECONDS` and its next step; cancelling
-        the call stops all items.
+        Events and rows arrive on the event loop. A stop reaches the worker within `STOP_SECONDS` and its next step;
+        cancelling the call stops all items.
         """
         handle = await self._handle(key)
         call = uuid.uuid4().hex
         watch = asyncio.ensure_future(_tell_stops(handle, call, stops))
         with worker_errors(key):
             stream = handle.options(stream=True).decode.remote(
-                call, list(batch), [ear is not None for ear in on_events]
+                call, list(batch), [ear is not None for ear in on_events], [ear is not None for ear in on_rows]
             )
+            told: list[dict[str, Any]] = [{} for _ in batch]
             try:
                 async for kind, value in stream:
-                    if kind != EVENT:
-                        rows: list[Any] = value
-                        return rows
-                    item, event = value
-                    ear = on_events[item]
+                    if kind == RESULTS:
+                        return [list(told[item].values()) if found is None else found for item, found in value]
+                    item, what = value
+                    if kind == ROW:
+                        told[item][what.stimulus_id] = what
+                    ear = on_events[item] if kind == EVENT else on_rows[item]
                     if ear is not None:
-                        ear(event)
+                        ear(what)
             except asyncio.CancelledError:
                 stream.cancel()
                 raise

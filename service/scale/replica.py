@@ -11,11 +11,12 @@ from recordings.errors import PenfieldError
 from recordings.events import Event, OnEvent, Stop
 
 if TYPE_CHECKING:
+    from ..items import DecodedRow, OnRow
     from ..repository import ModelEntry
     from ..runner import Runner
 
 MakeRunner = Callable[[Path, str], "Runner"]
-EVENT, ROWS = "event", "rows"
+EVENT, ROW, RESULTS = "event", "row", "results"
 
 
 def local_runner(folder: Path, device: str) -> Runner:
@@ -53,16 +54,21 @@ class Replica:
         """As `Runner.encode`."""
         return [_portable(found) for found in await self._runner.encode(self._entry.key, batch)]
 
-    async def decode(self, call: str, batch: Sequence[Any], heard: Sequence[bool]) -> AsyncIterator[tuple[str, Any]]:
-        """As `Runner.decode`, with (EVENT, (item, event)) as they happen and (ROWS, rows by item) last.
+    async def decode(
+        self, call: str, batch: Sequence[Any], heard: Sequence[bool], rows_heard: Sequence[bool]
+    ) -> AsyncIterator[tuple[str, Any]]:
+        """As `Runner.decode`: (EVENT, (item, event)) and (ROW, (item, row)) as they come, (RESULTS, pairs) last.
+
+        The pairs are the number of an item and its rows or exception, or None where all rows have been told.
 
         Parameters
         ----------
-        call : name of this call, for `stop`. heard : whose events are wanted.
+        call : name of this call, for `stop`. heard, rows_heard : whose events, and whose rows, are wanted as they come.
         """
         stopped = self._stopped[call] = set()
         told: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         loop = asyncio.get_running_loop()
+        sent: list[set[str]] = [set() for _ in batch]
 
         def listener(item: int) -> OnEvent:
             def on_event(event: Event) -> None:
@@ -70,18 +76,32 @@ class Replica:
 
             return on_event
 
+        def receiver(item: int) -> OnRow:
+            def on_row(row: DecodedRow) -> None:
+                sent[item].add(row.stimulus_id)
+                loop.call_soon_threadsafe(told.put_nowait, (ROW, (item, row)))
+
+            return on_row
+
         def stopper(item: int) -> Stop:
             return lambda: item in stopped
 
-        ears = [listener(item) if wanted else None for item, wanted in enumerate(heard)]
+        items = range(len(batch))
         work = asyncio.ensure_future(
-            self._runner.decode(self._entry.key, batch, ears, [stopper(item) for item in range(len(batch))])
+            self._runner.decode(
+                self._entry.key,
+                batch,
+                [listener(item) if heard[item] else None for item in items],
+                [stopper(item) for item in items],
+                [receiver(item) if rows_heard[item] else None for item in items],
+            )
         )
-        work.add_done_callback(lambda _: told.put_nowait((ROWS, None)))
+        work.add_done_callback(lambda _: told.put_nowait((RESULTS, None)))
         try:
-            while (message := await told.get())[0] == EVENT:
+            while (message := await told.get())[0] != RESULTS:
                 yield message
-            yield ROWS, [_portable(rows) for rows in await work]
+            found = enumerate(await work)
+            yield RESULTS, [(item, None if _all_sent(rows, sent[item]) else _portable(rows)) for item, rows in found]
         finally:
             # Whoever asked may have gone: the thread then ends at its next step.
             stopped.update(range(len(batch)))
@@ -99,6 +119,10 @@ class Replica:
         self._stopping.discard(work)
         if not work.cancelled():
             work.exception()
+
+
+def _all_sent(found: Any, sent: set[str]) -> bool:
+    return isinstance(found, list) and len(found) == len(sent)
 
 
 def _portable(found: Any) -> Any:

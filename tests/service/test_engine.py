@@ -19,7 +19,7 @@ from recordings.errors import Cancelled, ShapeError, UnknownNameError
 from recordings.events import Event, OnEvent, Stop, report
 from service.engine import Accepted, Engine, Previewed, Stepped, Summary
 from service.errors import BusyError, DeadlineError, ModelNotFoundError, WrongUnitsError
-from service.items import DecodedRow, DecodeItem, EncodeItem
+from service.items import DecodedRow, DecodeItem, EncodeItem, OnRow
 from service.models import Description, Units
 from service.repository import ModelEntry, ModelKey, ModelRepository
 from service.runner import ModelState
@@ -71,22 +71,27 @@ class SlowRunner:
         batch: Sequence[DecodeItem],
         on_events: Sequence[OnEvent | None],
         stops: Sequence[Stop | None],
+        on_rows: Sequence[OnRow | None],
     ) -> list[Any]:
         self.batches.append(len(batch))
-        watched = zip(batch, on_events, stops, strict=True)
+        watched = zip(batch, on_events, stops, on_rows, strict=True)
         return [await asyncio.to_thread(self._decode, *each) for each in watched]
 
-    def _decode(self, item: DecodeItem, on_event: OnEvent | None, stop: Stop | None) -> Any:
+    def _decode(self, item: DecodeItem, on_event: OnEvent | None, stop: Stop | None, on_row: OnRow | None) -> Any:
         self.steps.append(0)
+        rows = [DecodedRow(name, settings={"steps": item.steps}) for name in item.stimulus_ids]
         try:
             for step in range(item.steps or 1):
                 time.sleep(STEP)
                 self.steps[-1] += 1
                 payload = {"stimulus_ids": ["0"], "samples": [0], "preview": np.zeros((1, 2, 2, 3), np.uint8)}
                 report(on_event, stop, "reconstruct", step + 1, item.steps or 1, **payload)
+                # All but the last are done with the first step, and told again, as where memory is short.
+                for row in rows[:-1] if on_row is not None else ():
+                    on_row(row)
         except Cancelled as error:
             return error
-        return [DecodedRow(name, settings={"steps": item.steps}) for name in item.stimulus_ids]
+        return rows
 
 
 @pytest.fixture
@@ -113,7 +118,8 @@ def test_events_come_in_order(repository: ModelRepository) -> None:
         engine = Engine(repository, SlowRunner())
         events = await events_of(engine, "decoder", item(rows=2))
         kinds = [type(event) for event in events]
-        assert kinds == [Accepted, *[Stepped, Previewed] * 3, DecodedRow, DecodedRow, Summary]
+        assert kinds == [Accepted, Stepped, Previewed, DecodedRow, *[Stepped, Previewed] * 2, DecodedRow, Summary]
+        assert [event.stimulus_id for event in events if isinstance(event, DecodedRow)] == ["0", "1"]
         assert [event.done for event in events if isinstance(event, Stepped)] == [1, 2, 3]
         summary = events[-1]
         assert (summary.succeeded, summary.failed, summary.settings) == (2, 0, {"steps": 3})

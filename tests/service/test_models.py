@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 
 from decoders import Reconstructions
+from decoders.pictures import PRESETS
 from encoders import FeatureExtractor, Features, RidgeEncoder, extract, load_encoder
 from recordings import Recording, Stimuli, Subject
 from recordings.errors import ArtifactError, Cancelled, InputError, ShapeError, UnknownNameError
 from recordings.events import Event
 from service.errors import BudgetError, DamagedModelError, WrongUnitsError
-from service.items import DecodeItem, EncodeItem
+from service.items import DecodedRow, DecodeItem, EncodeItem
 from service.models import load_model
 from service.models.decoder import DecoderModel
 from service.models.encoder import EncoderModel
@@ -50,7 +52,7 @@ def decoder(models_folder: Path) -> DecoderModel:
 
 def decode(model: DecoderModel, *items: DecodeItem, stop: Any = None, told: list[Event] | None = None) -> list[Any]:
     on_event = None if told is None else told.append
-    return model.decode(items, [on_event] * len(items), [stop] * len(items))
+    return model.decode(items, [on_event] * len(items), [stop] * len(items), [None] * len(items))
 
 
 def rows_of(responses: Recording, rows: Sequence[int], outputs: set[str], **options: Any) -> DecodeItem:
@@ -226,10 +228,66 @@ def test_an_item_is_stopped_within_a_step_and_its_mates_go_on(decoder: DecoderMo
             told.append(event)
 
     items = [rows_of(responses, [k], {"image"}, steps=20, preview_every=2) for k in range(2)]
-    stopped, rows = decoder.decode(items, [on_event, None], [lambda: len(told) >= 4, None])
+    stopped, rows = decoder.decode(items, [on_event, None], [lambda: len(told) >= 4, None], [None, None])
     assert isinstance(stopped, Cancelled) and len(told) == 4
     assert [("preview" in event.payload) for event in told] == [False, True, False, True]
     assert rows[0].images.shape == (1, 64, 64, 3)
+
+
+@pytest.mark.slow
+def test_requests_with_equal_settings_are_drawn_together(
+    decoder: DecoderModel, responses: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert decoder.networks is not None
+    unet = decoder.networks.generator(PRESETS["penfield"]).unet
+    seen: list[int] = []
+    forward = unet.forward
+    monkeypatch.setattr(unet, "forward", lambda x, *args, **how: (seen.append(len(x)), forward(x, *args, **how))[1])
+    outputs = {"image", "caption", "depth"}
+    # Two saw the same stimulus, and each has a seed of its own.
+    items = [rows_of(responses, [k], outputs, samples=1, seed=k) for k in (0, 1, 1)]
+    items[2] = replace(items[2], seed=5)
+    alone = [decode(decoder, item)[0][0] for item in items]
+    seen.clear()
+    told: list[list[Event]] = [[], [], []]
+    ears = [each.append for each in told]
+    together = decoder.decode([replace(item, preview_every=1) for item in items], ears, [None] * 3, [None] * 3)
+    assert len(seen) == STEPS - 1
+    for [row], one, events in zip(together, alone, told, strict=True):
+        assert isinstance(row, DecodedRow) and row.images is not None and one.images is not None
+        assert np.abs(row.images.astype(int) - one.images).max() <= 1
+        assert (row.stimulus_id, row.caption, row.settings) == (one.stimulus_id, one.caption, one.settings)
+        drawn = [event for event in events if event.stage == "reconstruct"]
+        assert [(event.done, event.total) for event in drawn] == [(k, STEPS - 1) for k in range(1, STEPS)]
+        assert all(event.payload["stimulus_ids"] == [row.stimulus_id] for event in drawn)
+        assert np.array_equal(drawn[-1].payload["preview"], row.images)
+    assert np.abs(alone[1].images.astype(int) - alone[2].images).max() > 1
+
+
+@pytest.mark.slow
+def test_rows_are_told_as_they_are_drawn_and_a_request_that_leaves_is_left_out_of_the_next(
+    decoder: DecoderModel, responses: Recording
+) -> None:
+    happened: list[tuple[str, Any]] = []
+    stays = rows_of(responses, range(3), {"image"}, samples=2)
+    leaves = replace(stays, responses=responses.values[3:6], seed=1)
+
+    def on_row(row: DecodedRow) -> None:
+        happened.append(("row", row.stimulus_id))
+
+    def on_event(event: Event) -> None:
+        happened.append(("step", (event.done, event.total)))
+
+    # Two rows, of two pictures each, are a block: it leaves with the second block, half of which is its own.
+    gone = lambda: sum(kind == "row" for kind, _ in happened) >= 3  # noqa: E731
+    rows, left = decoder.decode([stays, leaves], [on_event, None], [None, gone], [on_row, None], 4)
+    first, second, third = stays.stimulus_ids
+    steps = [("step", (k, 2 * (STEPS - 1))) for k in range(1, 2 * STEPS - 1)]
+    assert happened == [
+        *steps[: STEPS - 1], ("row", first), ("row", second), *steps[STEPS - 1 :], ("row", third)
+    ]  # fmt: skip
+    assert isinstance(rows, list) and [row.stimulus_id for row in rows] == list(stays.stimulus_ids)
+    assert isinstance(left, Cancelled)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ import pytest
 from recordings.errors import ShapeError
 from recordings.events import Event, OnEvent, Stop
 from service.errors import ModelNotFoundError, UnavailableError
+from service.items import DecodedRow, OnRow
 from service.repository import ModelEntry, ModelKey, ModelRepository
 from service.scale.ray_runner import RayRunner, app_name, worker_errors
 
@@ -62,9 +63,23 @@ class ScriptedRunner:
         return np.float32([os.getpid()])
 
     async def decode(
-        self, key: ModelKey, batch: Sequence[Any], on_events: Sequence[OnEvent | None], stops: Sequence[Stop | None]
+        self,
+        key: ModelKey,
+        batch: Sequence[Any],
+        on_events: Sequence[OnEvent | None],
+        stops: Sequence[Stop | None],
+        on_rows: Sequence[OnRow | None],
     ) -> list[Any]:
+        if batch[0] == "rows":
+            return [await asyncio.to_thread(self._rows, on_rows[0])]
         return await asyncio.to_thread(self._steps, batch, on_events, stops)
+
+    def _rows(self, on_row: OnRow | None) -> list[DecodedRow]:
+        rows = [DecodedRow(str(k), images=np.full((1, 2, 2, 3), k, np.uint8)) for k in range(3)]
+        for row in rows if on_row else ():
+            time.sleep(0.3)
+            on_row(row)  # type: ignore[misc]
+        return rows
 
     def _steps(self, batch: Sequence[Any], on_events: Sequence[OnEvent | None], stops: Sequence[Stop | None]) -> list:
         """Each item draws `steps` steps; a file tells how far it came."""
@@ -177,7 +192,7 @@ def test_events_arrive_one_by_one_and_a_stop_spares_the_others(run: Any, reposit
             seen.append((time.monotonic(), event.done))
 
         stops = [None, lambda: len(seen) >= 3]
-        rows = await runner.decode(KEY, [("whole", 20), ("stopped", 20)], [hear, None], stops)
+        rows = await runner.decode(KEY, [("whole", 20), ("stopped", 20)], [hear, None], stops, [None, None])
         assert len(rows[0]) == 20 and 3 <= len(rows[1]) < 20
         assert [done for _, done in seen] == list(range(1, 21))
         # As they were made, and not all at the end.
@@ -187,10 +202,23 @@ def test_events_arrive_one_by_one_and_a_stop_spares_the_others(run: Any, reposit
 
 
 @pytest.mark.slow
+def test_rows_arrive_as_they_are_done(run: Any) -> None:
+    async def work(runner: RayRunner) -> None:
+        seen: list[tuple[float, str]] = []
+        hear = lambda row: seen.append((time.monotonic(), row.stimulus_id))  # noqa: E731
+        for on_row in (None, hear):
+            [rows] = await runner.decode(KEY, ["rows"], [None], [None], [on_row])
+            assert [int(row.images.max()) for row in rows] == [0, 1, 2]
+        assert [name for _, name in seen] == ["0", "1", "2"] and seen[-1][0] - seen[0][0] > 0.3
+
+    run(work)
+
+
+@pytest.mark.slow
 def test_leaving_a_call_stops_the_worker(run: Any, repository: ModelRepository) -> None:
     async def work(runner: RayRunner) -> None:
         heard = asyncio.Event()
-        call = asyncio.ensure_future(runner.decode(KEY, [("left", 200)], [lambda _: heard.set()], [None]))
+        call = asyncio.ensure_future(runner.decode(KEY, [("left", 200)], [lambda _: heard.set()], [None], [None]))
         await heard.wait()
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
