@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from recordings.errors import PenfieldError
@@ -107,16 +108,22 @@ class AllServices:
         settings = self.settings
         repository = ModelRepository(settings.models, device=settings.device)
         budget = None if settings.memory_budget_gb is None else round(settings.memory_budget_gb * GIB)
+        decoding: dict[str, Any] = {
+            "max_seconds": settings.max_decode_seconds,
+            "max_bytes": settings.max_decode_gib * GIB,
+        }
         if settings.on == "ray":
             from .scale.ray_runner import RayRunner
+            from .scale.replica import local_runner
 
             most = settings.max_replicas or settings.replicas
             replicas = settings.replicas if most == settings.replicas else (settings.replicas, most)
-            return repository, RayRunner(repository, device=settings.device, replicas=replicas)
+            make = partial(local_runner, **decoding)
+            return repository, RayRunner(repository, device=settings.device, replicas=replicas, make_runner=make)
         from .runner import LocalRunner
 
         return repository, LocalRunner(
-            repository, device=settings.device, memory_budget_bytes=budget, observer=self.metrics
+            repository, device=settings.device, memory_budget_bytes=budget, observer=self.metrics, **decoding
         )
 
     def _answering(self, pool: ThreadPoolExecutor) -> Iterator[Callable[[Any], str]]:

@@ -66,6 +66,10 @@ class ServerSettings(BaseModel):
     """Longest wait for a batch to fill, while others are in flight; a lone request never waits."""
     queue_size: Count = 64
     """Most requests that wait for one model."""
+    max_decode_seconds: Seconds = 3600
+    """Longest that one request to a decoder may be estimated to take; beyond it is refused before it starts."""
+    max_decode_gib: Seconds = 8
+    """Most memory, beside the model's own, that it may be estimated to take."""
     threads: Count = 4
     """Threads that read and write pictures."""
 

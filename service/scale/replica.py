@@ -19,12 +19,12 @@ MakeRunner = Callable[[Path, str], "Runner"]
 EVENT, ROW, RESULTS = "event", "row", "results"
 
 
-def local_runner(folder: Path, device: str) -> Runner:
-    """The runner that a server without Ray would have, for the models of a folder."""
+def local_runner(folder: Path, device: str, **options: Any) -> Runner:
+    """The runner that a server without Ray would have, for the models of a folder; options as of `LocalRunner`."""
     from ..repository import ModelRepository
     from ..runner import LocalRunner
 
-    return LocalRunner(ModelRepository(folder, device=device), device=device)
+    return LocalRunner(ModelRepository(folder, device=device), device=device, **options)
 
 
 class Replica:

@@ -14,12 +14,19 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from service.generated.inference import grpc_service_pb2, grpc_service_pb2_grpc
-from service.generated.penfield.v1 import model_pb2, model_pb2_grpc
+from service.generated.penfield.v1 import decoding_pb2, decoding_pb2_grpc, model_pb2, model_pb2_grpc
 from service.server import Server
 from service.services import TimedPool
 from service.settings import ServerSettings
+from service.tensors import to_tensor
 
-pytestmark = pytest.mark.slow
+from .conftest import DECODER
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*tokens and is cut"),
+    pytest.mark.filterwarnings("ignore:decoded z has an s.d."),
+]
 
 RUN = """
 import sys
@@ -153,3 +160,32 @@ def test_pool_reports_the_time_of_each_piece_of_work():
         pool.submit(int, "x").result()
     pool.shutdown()
     assert len(seconds) == 2
+
+
+@pytest.mark.parametrize("limit", ["max_decode_seconds", "max_decode_gib"])
+def test_decoding_that_would_take_too_much_is_refused_before_it_starts(models_folder, responses, limit):
+    most = {"max_decode_seconds": 30, "max_decode_gib": 0.5}
+    small = {"max_decode_seconds": {"steps": 50}, "max_decode_gib": {"samples": 2, "steps": 2}}
+    large = {"max_decode_seconds": {"steps": 10**6}, "max_decode_gib": {"samples": 10**6, "steps": 2}}
+
+    async def run():
+        async with server_of(models_folder, **{limit: most[limit]}) as (_, channel):
+            decode = decoding_pb2_grpc.DecodingServiceStub(channel).Decode
+            for drawing, refused in ((small[limit], False), (large[limit], True)):
+                request = decoding_pb2.DecodeRequest(
+                    model=model_pb2.ModelReference(name=DECODER),
+                    responses=to_tensor(responses.values[:1]),
+                    outputs=[decoding_pb2.DECODE_OUTPUT_IMAGE],
+                    drawing=decoding_pb2.DrawingOptions(**drawing),
+                )
+                kinds = set()
+                try:
+                    async for event in decode(request, timeout=120):
+                        kinds.add(event.WhichOneof("event"))
+                except grpc.aio.AioRpcError as error:
+                    assert refused and error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                    assert "one request has" in error.details() and "progress" not in kinds
+                else:
+                    assert not refused and "result" in kinds
+
+    asyncio.run(run())
