@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +14,9 @@ from recordings.errors import PenfieldError
 from recordings.events import OnEvent, Stop
 
 from .batching import Observer
-from .errors import BudgetError, BusyError, DamagedModelError
+from .errors import BudgetError, DamagedModelError
 from .repository import ModelEntry, ModelKey, ModelRepository, signature_of
+from .residence import Residence, Resident
 
 if TYPE_CHECKING:
     from .items import DecodeItem, EncodeItem, OnRow
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("penfield.models")
 
-# Of this machine's memory, for models.
-SHARE_OF_MEMORY = 0.6
-# For a model in use to be done, so that another one can take its place.
-ROOM_SECONDS = 60.0
 # How often a folder may be replaced while it is read.
 ATTEMPTS = 3
 
@@ -94,18 +89,6 @@ class Runner(Protocol):
         """Leave nothing running."""
 
 
-@dataclass
-class _Loaded:
-    model: Any
-    entry: ModelEntry
-    used: float
-    users: int = 0
-
-    @property
-    def memory_bytes(self) -> int:
-        return int(self.model.memory_bytes)
-
-
 class LocalRunner:
     """Models in this process: one thread computes, another one loads, so that loading holds nobody up.
 
@@ -135,17 +118,15 @@ class LocalRunner:
         observer: Observer | None = None,
         **options: Any,
     ):
-        self.repository, self.device, self.warm_up, self.observer = repository, device, warm_up, observer
-        self.budget = memory_budget_bytes or _most_of_memory()
+        self.repository, self.device, self.warm_up = repository, device, warm_up
+        self.residence = Residence(memory_budget_bytes, observer)
         self.options = options
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="penfield-model")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="penfield-load")
-        self._loaded: dict[ModelKey, _Loaded] = {}
         self._states: dict[ModelKey, ModelState] = {}
-        self._loading: dict[ModelKey, asyncio.Task[_Loaded]] = {}
+        self._loading: dict[ModelKey, asyncio.Task[Resident]] = {}
         self._answered: dict[ModelKey, ModelEntry] = {}
         self._damaged: dict[ModelKey, tuple[str, DamagedModelError]] = {}
-        self._released = asyncio.Event()
 
     async def load(self, entry: ModelEntry) -> None:
         """Bring a model into memory and run it once.
@@ -159,10 +140,7 @@ class LocalRunner:
 
     async def unload(self, key: ModelKey) -> None:
         """Take a model out of memory; a batch that is at work ends first."""
-        while (loaded := self._loaded.get(key)) is not None and loaded.users:
-            self._released.clear()
-            await self._released.wait()
-        self._drop(key)
+        await self.residence.leave(key)
         self._states.pop(key, None)
 
     async def encode(self, key: ModelKey, batch: Sequence[EncodeItem]) -> list[Any]:
@@ -190,7 +168,7 @@ class LocalRunner:
 
     def state(self, key: ModelKey) -> ModelState:
         """Where a model stands."""
-        if (loaded := self._loaded.get(key)) is not None:
+        if (loaded := self.residence.get(key)) is not None:
             return ModelState("ready", "", loaded.memory_bytes, self._answered.get(key, loaded.entry))
         if key in self._loading:
             return ModelState("loading")
@@ -204,62 +182,56 @@ class LocalRunner:
         await asyncio.gather(
             *(asyncio.to_thread(pool.shutdown, cancel_futures=True) for pool in (self._worker, self._loader))
         )
-        for key in list(self._loaded):
-            self._drop(key)
+        self.residence.clear()
 
     # Work --------------------------------------------------------------------------------------------------------
 
     async def _run(self, key: ModelKey, work: Callable[[Any], list[Any]]) -> list[Any]:
         loaded = await self._ready(key)
-        loaded.users += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, work, loaded.model)
+            with self.residence.using(loaded) as model:
+                return await asyncio.get_running_loop().run_in_executor(self._worker, work, model)
         finally:
-            loaded.users -= 1
             self._answered[key] = loaded.entry
-            loaded.used = time.monotonic()
-            self._released.set()
-            # Networks are loaded when they are first needed.
-            self._make_room(0, keep=key)
 
-    async def _ready(self, key: ModelKey) -> _Loaded:
+    async def _ready(self, key: ModelKey) -> Resident:
         """What answers now: an older state as long as the newest is on its way."""
-        entry, loaded = self.repository.find(key.name, key.version), self._loaded.get(key)
+        entry, loaded = self.repository.find(key.name, key.version), self.residence.get(key)
         if loaded is None:
             return await self._newest(entry)
         if entry.fingerprint not in (loaded.entry.fingerprint, self._damaged.get(key, ("", None))[0]):
             self._begin(entry)
         return loaded
 
-    async def _newest(self, entry: ModelEntry) -> _Loaded:
+    async def _newest(self, entry: ModelEntry) -> Resident:
         """The state that is on disk, once it is in memory."""
-        loaded = self._loaded.get(entry.key)
+        loaded = self.residence.get(entry.key)
         if loaded is not None and loaded.entry.fingerprint == entry.fingerprint:
             return loaded
         # Of several that wait for one model, one may leave.
         return await asyncio.shield(self._begin(entry))
 
-    def _begin(self, entry: ModelEntry) -> asyncio.Task[_Loaded]:
+    def _begin(self, entry: ModelEntry) -> asyncio.Task[Resident]:
         key = entry.key
         if key not in self._loading:
             self._loading[key] = asyncio.ensure_future(self._load(entry))
             self._loading[key].add_done_callback(partial(self._ended, key))
         return self._loading[key]
 
-    def _ended(self, key: ModelKey, task: asyncio.Task[_Loaded]) -> None:
+    def _ended(self, key: ModelKey, task: asyncio.Task[Resident]) -> None:
         self._loading.pop(key, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("not loaded: %s", error, extra={"fields": {"model": str(key)}})
 
-    async def _load(self, entry: ModelEntry) -> _Loaded:
+    async def _load(self, entry: ModelEntry) -> Resident:
         key, loop = entry.key, asyncio.get_running_loop()
         fingerprint, damage = self._damaged.get(key, ("", None))
         if damage is not None and fingerprint == entry.fingerprint:
             raise DamagedModelError(damage.what, where=damage.where, remedy=damage.remedy)
         try:
-            await self._find_room(entry.bytes_on_disk, key)
+            await self.residence.find_room(entry.bytes_on_disk, key)
             entry, model = await loop.run_in_executor(self._loader, self._read, entry)
-            await self._find_room(model.memory_bytes, key)
+            await self.residence.find_room(model.memory_bytes, key)
             if self.warm_up:
                 await loop.run_in_executor(self._worker, _warm_up, model, key)
         except Exception as error:
@@ -269,11 +241,7 @@ class LocalRunner:
                 self._damaged[key] = (entry.fingerprint, error)
             raise
         self._states.pop(key, None)
-        found = self._loaded[key] = _Loaded(model, entry, time.monotonic())
-        if self.observer:
-            self.observer.set_loaded(str(key), True)
-        log.info("loaded", extra={"fields": {"model": str(key), "bytes": found.memory_bytes}})
-        return found
+        return self.residence.put(model, entry)
 
     def _read(self, entry: ModelEntry) -> tuple[ModelEntry, Any]:
         """A model and the entry that it really is of, should its folder be replaced while it is read."""
@@ -295,44 +263,6 @@ class LocalRunner:
 
     def _options(self, entry: ModelEntry) -> dict[str, Any]:
         return self.options if "decode" in entry.verbs else {}
-
-    # Memory ------------------------------------------------------------------------------------------------------
-
-    async def _find_room(self, wanted: int, key: ModelKey) -> None:
-        if wanted > self.budget:
-            raise BudgetError(
-                f"takes {wanted / 1e9:.2g} GB, all models together have {self.budget / 1e9:.2g}",
-                where=key.name,
-                remedy="Raise the memory budget of the server",
-            )
-        try:
-            async with asyncio.timeout(ROOM_SECONDS):
-                while not self._make_room(wanted, keep=key):
-                    self._released.clear()
-                    await self._released.wait()
-        except TimeoutError as error:
-            raise BusyError("models in use leave no room", retry_seconds=ROOM_SECONDS, where=key.name) from error
-
-    def _make_room(self, wanted: int, keep: ModelKey) -> bool:
-        """Unload models, the longest unused first, until `wanted` bytes fit; whether they do."""
-        by_use = sorted((key for key in self._loaded if key != keep), key=lambda key: self._loaded[key].used)
-        for key in by_use:
-            if self._taken(keep if wanted else None) + wanted <= self.budget:
-                break
-            if not self._loaded[key].users:
-                self._drop(key)
-        return self._taken(keep if wanted else None) + wanted <= self.budget
-
-    def _taken(self, without: ModelKey | None) -> int:
-        """Bytes of all models; an older state of one that is being loaded goes when the new one comes."""
-        return sum(loaded.memory_bytes for key, loaded in self._loaded.items() if key != without)
-
-    def _drop(self, key: ModelKey) -> None:
-        if self._loaded.pop(key, None) is None:
-            return
-        if self.observer:
-            self.observer.set_loaded(str(key), False)
-        log.info("unloaded", extra={"fields": {"model": str(key)}})
 
 
 def _warm_up(model: Any, key: ModelKey) -> None:
@@ -369,7 +299,3 @@ def _in_halves(run: Callable[..., list[Any]], batch: Sequence[Any], halved: bool
     if not halved:
         return _in_halves(run, batch, halved=True)
     return [BudgetError("needs more memory than there is", where="request", remedy="Ask for less at once")]
-
-
-def _most_of_memory() -> int:
-    return int(SHARE_OF_MEMORY * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

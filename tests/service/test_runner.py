@@ -151,7 +151,7 @@ def test_an_allocator_error_is_tried_in_halves_and_spares_the_others(three: Path
     async def run() -> None:
         runner = LocalRunner(ModelRepository(three), device="cpu", warm_up=False)
         await runner.encode(key("a"), [small])
-        greedy = runner._loaded[key("a")].model = Greedy(2, error)  # type: ignore[assignment]
+        greedy = runner.residence.get(key("a")).model = Greedy(2, error)  # type: ignore[union-attr]
         found = await runner.encode(key("a"), [small, small, larger, huge])
         assert [type(result) for result in found] == [np.ndarray, np.ndarray, np.ndarray, BudgetError]
         # The larger one fits when half as much is computed at a time.
@@ -166,7 +166,7 @@ def test_another_error_is_not_tried_again(three: Path) -> None:
     async def run() -> None:
         runner = LocalRunner(ModelRepository(three), device="cpu", warm_up=False)
         await runner.encode(key("a"), [FEATURES])
-        greedy = runner._loaded[key("a")].model = Greedy(0, RuntimeError("a bug"))  # type: ignore[assignment]
+        greedy = runner.residence.get(key("a")).model = Greedy(0, RuntimeError("a bug"))  # type: ignore[union-attr]
         with pytest.raises(RuntimeError, match="a bug"):
             await runner.encode(key("a"), [FEATURES])
         assert len(greedy.sizes) == 1

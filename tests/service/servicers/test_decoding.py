@@ -253,7 +253,7 @@ class Slowly:
 
     @contextmanager
     def of(self, engine):
-        networks = engine.runner._loaded[ModelKey(DECODER, "1")].model.networks
+        networks = engine.runner.residence.get(ModelKey(DECODER, "1")).model.networks
         unet = networks.generator(find_preset("penfield")).unet
 
         def after(*_):
