@@ -270,17 +270,27 @@ class Recording:
         return (sums / counts.reshape(-1, *[1] * (values.ndim - 1))).astype(np.float32)
 
     def map_rows(
-        self, function: Any, path: str | PathLike[str] | None = None, *, rows: int = _ROWS_PER_BLOCK
+        self,
+        function: Any,
+        path: str | PathLike[str] | None = None,
+        *,
+        rows: int = _ROWS_PER_BLOCK,
+        attrs: Mapping[str, Any] | None = None,
     ) -> Recording:
-        """Apply ``function(values, row_slice) -> values`` to consecutive blocks of presentations."""
+        """Apply ``function(values, row_slice) -> values`` to consecutive blocks of presentations; `attrs` are added."""
         bounds = [slice(s, min(s + rows, len(self))) for s in range(0, len(self), rows)]
-        return self._rebuild((function(self.read(b), b) for b in bounds), self.presentations, path)
+        return self._rebuild((function(self.read(b), b) for b in bounds), self.presentations, path, attrs)
 
     def _rebuild(
-        self, blocks: Iterator[np.ndarray], presentations: pd.DataFrame, path: str | PathLike[str] | None
+        self,
+        blocks: Iterator[np.ndarray],
+        presentations: pd.DataFrame,
+        path: str | PathLike[str] | None,
+        attrs: Mapping[str, Any] | None = None,
     ) -> Recording:
         time = self.data.coords["time"].values if "time" in self.data.dims else None
-        fields = {"space": self.space, "time": time, "rois": self.declared_rois, "attrs": self.attrs}
+        fields = {"space": self.space, "time": time, "rois": self.declared_rois}
+        fields["attrs"] = {**self.attrs, **(attrs or {})}
         if path is None:
             return Recording(np.concatenate(list(blocks)), presentations, self.neuroids, **cast(Any, fields))
         return write_recording(path, blocks, presentations, self.neuroids, **cast(Any, fields))

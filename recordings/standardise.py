@@ -51,9 +51,7 @@ class SessionScaler:
             means = np.stack([self.means_[s] for s in sessions[rows]])
             return (values - means) / np.stack([self.stds_[s] for s in sessions[rows]])
 
-        scaled = recording.map_rows(scale, path)
-        scaled.attrs[STANDARDISED] = "session"
-        return scaled
+        return recording.map_rows(scale, path, attrs={STANDARDISED: "session"})
 
     def check_sessions(self, recording: Recording) -> None:
         """Raise `MismatchedIdsError` if a session of the recording is not in the training part."""

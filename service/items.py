@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,8 +177,8 @@ def _check_responses(responses: np.ndarray, stimulus_ids: Sequence[str]) -> None
         )
     if len(stimulus_ids) != len(responses):
         raise ShapeError(f"{len(stimulus_ids)} names for {len(responses)} rows", where="stimulus_ids")
-    if len(set(stimulus_ids)) < len(stimulus_ids):
-        twice = next(name for name in stimulus_ids if stimulus_ids.count(name) > 1)
+    twice = next((name for name, n in Counter(stimulus_ids).items() if n > 1), None)
+    if twice is not None:
         raise DuplicateIdError(f"{twice!r} stands twice", where="stimulus_ids", remedy="Average repetitions first")
     _check_finite(responses, "responses")
 

@@ -234,6 +234,21 @@ def test_packing_is_repeatable_and_unpacks_to_the_same(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\nstimulus_id,path\na,/etc/passwd\n",
+        "stimulus_id,path,path\na,/etc/passwd,a.png\n",
+        "stimulus_id,path\na,b,/etc/passwd\n",
+        "stimulus_id,path,note\na,/etc/passwd," + "x" * 140_000 + "\n",
+    ],
+)
+def test_tables_are_checked_as_they_will_be_read(tmp_path, text):
+    (tmp_path / "stimuli.csv").write_text(text)
+    with pytest.raises(FormatError, match="outside the upload"):
+        check_contents(tmp_path)
+
+
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x.png", "C:\\x.png", "a/../../b.png"])
 def test_tables_may_not_name_files_elsewhere(tmp_path, path):
     table = tmp_path / "stimuli.csv"
