@@ -42,3 +42,6 @@ Shown = Annotated[
 Held = Annotated[
     list[str] | None, typer.Option("--stimulus", help="Held-out stimulus; give it once each. All by default.")
 ]
+Preset = Annotated[str, typer.Option(help="penfield, takagi-cvpr, takagi-text, takagi-gan or takagi-depth.")]
+Samples = Annotated[int | None, typer.Option(min=1, help="Pictures a stimulus, by default the preset's.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Denoising steps, by default the preset's.")]

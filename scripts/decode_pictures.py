@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import console
-from .decode_options import Held, Shown, decode
+from .decode_options import Held, Preset, Samples, Shown, Steps, decode
 
 
 class Format(StrEnum):
@@ -30,11 +30,9 @@ def image(
     recording: console.Recorded,
     model: Decoder,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and their report.html.")],
-    preset: Annotated[
-        str, typer.Option(help="penfield, takagi-cvpr, takagi-text, takagi-gan or takagi-depth.")
-    ] = "penfield",
-    samples: Annotated[int | None, typer.Option(min=1, help="Pictures a stimulus, by default the preset's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps, by default the preset's.")] = None,
+    preset: Preset = "penfield",
+    samples: Samples = None,
+    steps: Steps = None,
     strength: Annotated[
         str | None,
         typer.Option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import console
+from .decode_options import Preset, Samples, Steps
 from .decode_pictures import Format
 from .remote_options import Held, Served, remote, verb
 
@@ -27,11 +28,9 @@ def image(
     recording: console.Recorded,
     model: Served,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")],
-    preset: Annotated[
-        str, typer.Option(help="penfield, takagi-cvpr, takagi-text, takagi-gan or takagi-depth.")
-    ] = "penfield",
-    samples: Annotated[int | None, typer.Option(min=1, help="Pictures a stimulus, by default the preset's.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps, by default the preset's.")] = None,
+    preset: Preset = "penfield",
+    samples: Samples = None,
+    steps: Steps = None,
     strength: Annotated[
         float | None, typer.Option(help="0 shows what was decoded, 1 starts from noise; by default the preset's.")
     ] = None,

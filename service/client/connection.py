@@ -12,10 +12,11 @@ from typing import Any
 
 import grpc
 
-from recordings.errors import FormatError, InputError, PenfieldError
+from recordings.errors import InputError, PenfieldError
 
 from ..errors import BusyError, DeadlineError, UnavailableError
 from ..security.exposure import is_loopback
+from ..security.pem import read_pem
 from ..status import error_from
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
@@ -174,18 +175,8 @@ def _is_local(target: str) -> bool:
 def _credentials(ca: File | None, certificate: File | None, key: File | None) -> Any:
     if (certificate is None) != (key is None):
         raise InputError("certificate and key go together", where="certificate", remedy="Give both or neither")
-    roots, chain, private = (None if path is None else _pem(Path(path)) for path in (ca, certificate, key))
+    roots, chain, private = (None if path is None else read_pem(Path(path)) for path in (ca, certificate, key))
     return grpc.ssl_channel_credentials(roots, private, chain)
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"cannot be read ({error.strerror})", where=path) from error
-    if b"-----BEGIN " not in content:
-        raise FormatError("not a PEM file", where=path, remedy="Convert it with openssl")
-    return content
 
 
 def enum_name(names: Any, value: int, prefix: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from recordings.errors import FormatError
 
 from .files import stamp
+from .pem import read_pem
 
 log = logging.getLogger("penfield.security")
 
@@ -55,7 +56,7 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
 def _configuration(certificate: Path, key: Path, client_ca: Path | None) -> Any:
     import grpc
 
-    chain, private, roots = _pem(certificate), _pem(key), _pem(client_ca) if client_ca else None
+    chain, private, roots = read_pem(certificate), read_pem(key), read_pem(client_ca) if client_ca else None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key, password=_no_password)
@@ -75,13 +76,3 @@ def _configuration(certificate: Path, key: Path, client_ca: Path | None) -> Any:
 
 def _no_password() -> str:
     raise ValueError("the key has a password")
-
-
-def _pem(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise FormatError(f"cannot be read ({error.strerror})", where=path) from error
-    if b"-----BEGIN " not in content:
-        raise FormatError("not a PEM file", where=path, remedy="Convert it with openssl")
-    return content
